@@ -1,1 +1,1 @@
-""""""
+"""Audio files, MIDI, notes, piano rolls, tempo maps and instruments, in NumPy only."""

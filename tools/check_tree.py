@@ -24,7 +24,9 @@ def main() -> int:
         shipped = path.suffix == ".safetensors" and "pretrained" in path.parts
         weights += size if shipped else 0
         if size > MAX_FILE and not shipped:
-            faults.append(f"{name}: {size} bytes, a tracked file may have {MAX_FILE}; keep data out of the repository")
+            faults.append(
+                f"{name}: {size} bytes, a tracked file may have {MAX_FILE}; keep data out of the repository"
+            )
         if path.suffix == ".py":
             lines = len(path.read_text().splitlines())
             if lines > MAX_LINES:

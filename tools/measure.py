@@ -6,8 +6,8 @@
     python tools/measure.py generate   --out generate.json
     python tools/measure.py long       --pairs DIR --out long.json
 
-DIR holds `NAME.wav` + `NAME.mid` pairs: `tools/prepare_data.py` writes those of held-out pieces through the held-out bank; names
-that start with `piano` are counted apart. The judges are those of `tools/referee.py`.
+DIR holds `NAME.wav` + `NAME.mid` pairs: `tools/prepare_data.py` writes those of held-out pieces through the
+held-out bank; names that start with `piano` are counted apart. The judges are those of `tools/referee.py`.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def group(path: Path) -> str:
 
 
 def measure_vae(pairs: Path, work: Path) -> Rows:
-    """Reconstruction of held-out renders: ours, Opus 32 kb/s, Griffin-Lim from true magnitudes, and the flat baseline."""
+    """Compare reconstructions: ours, Opus 32 kb/s, Griffin-Lim from true magnitudes, and flat noise."""
     waves = sorted(pairs.glob("*.wav"))
     mfm("reconstruct", *waves, "--out", work / "vae")
     scores = []
@@ -86,7 +86,7 @@ def measure_vae(pairs: Path, work: Path) -> Rows:
 
 
 def _with_mean_spectrum(noise: np.ndarray, wave: np.ndarray) -> np.ndarray:
-    """Shape noise to the long-term spectrum of a wave: the trivial baseline that knows the piece's average only."""
+    """Shape noise to the long-term spectrum of a wave: a baseline that knows the average only."""
     n = 4096
     power = np.mean([np.abs(np.fft.rfft(wave[i : i + n])) ** 2 for i in range(0, len(wave) - n, n)], 0)
     shape = np.interp(np.fft.rfftfreq(len(noise)), np.fft.rfftfreq(n), np.sqrt(power))

@@ -1,6 +1,7 @@
 """The judges that did not grow up with our models: basic-pitch for notes, plain spectra for sound.
 
-Needs `pip install -e '.[eval]' && pip install --no-deps basic-pitch==0.4.0` (its declared TensorFlow is not used: the ONNX file runs).
+Needs `pip install -e '.[eval]' && pip install --no-deps basic-pitch==0.4.0`: the TensorFlow that it declares
+is not used, its ONNX file runs.
 """
 
 import logging
@@ -88,7 +89,7 @@ def _mel() -> np.ndarray:
 
 
 def spectral_distances(reference: np.ndarray, estimate: np.ndarray) -> dict[str, float]:
-    """Give log-spectral and log-mel distance in dB (root mean square over bins, mean over frames) after matching the level."""
+    """Give log-spectral and log-mel distance in dB: RMS over bins, mean over frames, levels matched."""
     n = min(len(reference), len(estimate))
     reference, estimate = reference[:n], estimate[:n]
     gain = np.sqrt(np.mean(reference**2) / max(np.mean(estimate**2), 1e-12))

@@ -11,6 +11,7 @@ import re
 import numpy as np
 
 from mfm_jax.music.facts import Facts, measure
+from mfm_jax.music.instruments import CATEGORIES
 from mfm_jax.music.words import (
     DENSITY_WORDS,
     DYNAMICS_WORDS,
@@ -77,6 +78,7 @@ TEMPLATES = (
     "this {style} {piece} in {key} is played by {players} at {bpm}",
     "the {piece} is {mood} and {pace}, in {key}, {metre}, with {players}",
     "the song features {players} and is in {key} with a tempo of {bpm}",
+    "a {piece} in the key of {key}",
     "{key}",
     "{bpm}",
     "{metre}, {bpm}",
@@ -160,14 +162,8 @@ def phrases(facts: Facts) -> dict[str, list[str]]:
         slots["pace"] = fits(TEMPO_WORDS, facts.tempo)
     if facts.key.mode and facts.key.tonic is not None:
         name = str(facts.key)
-        slots["key"] = [
-            name,
-            name,
-            name,
-            f"the key of {name}",
-            _spelt(name),
-            name.replace(" minor", "m").replace(" major", " maj"),
-        ]
+        short = name.replace(" minor", "m").replace(" major", " maj")
+        slots["key"] = [name, name, name, _spelt(name), short]
     if facts.metre:
         num, den = facts.metre
         slots["metre"] = [
@@ -220,21 +216,25 @@ _METRE_WORDS = {
 def _pieces(facts: Facts) -> list[str]:
     if facts.form:
         return [facts.form, facts.form, facts.form, "piece"]
+    if "song" in facts.style:
+        return ["piece", "song", "song", "piece of music"]
     if facts.metre == (3, 4):
         return ["piece", "tune", "piece of music", "composition", "waltz"]
     return ["piece", "tune", "piece of music", "composition", "instrumental"]
 
 
 def _players(facts: Facts) -> list[str]:
-    """Name who plays: all instruments in some order, or the group they make."""
-    names = list(facts.instruments)
+    """Name who plays: all instruments in some order and by some name, or the group they make."""
+    names, categories = facts.instruments, facts.categories
     if not names:
         return []
     if len(names) == 1:
-        solo = names[0]
-        group = _CATEGORY_ENSEMBLES.get(facts.categories[0], ())[1:]
-        return [solo, solo, f"solo {solo}", f"{solo} solo", *group]
-    few = names[:4]
+        if categories[0] in _GROUPS:
+            return [names[0], CATEGORIES[categories[0]]]
+        return [f"{prefix}{name}" for name in _aliases(names[0]) for prefix in ("", "", "solo ")] + [
+            f"{names[0]} solo"
+        ]
+    few = list(names[:4])
     listed = ", ".join(few[:-1])
     options = [
         f"{listed} and {few[-1]}",
@@ -242,12 +242,19 @@ def _players(facts: Facts) -> list[str]:
         " ".join(few),
         f"{few[0]} with {' and '.join(few[1:])}",
     ]
-    options += [" + ".join(few), f"{few[-1]} and {', '.join(few[:-1])}"]
-    if len(set(facts.categories)) == 1:
-        options += list(_CATEGORY_ENSEMBLES.get(facts.categories[0], ()))
+    options += [" + ".join(few), f"{few[-1]} and {', '.join(few[:-1])}", f"{listed} & {few[-1]}"]
+    options.append(" and ".join(_aliases(name)[-1] for name in few))
+    kinds = [CATEGORIES[category] for category in categories[:4]]
+    options += [", ".join(kinds), " and ".join(kinds)]
+    if set(categories) == {_STRINGS} and len(names) > 2:
+        options += ["string quartet", "string ensemble"]
     if len(names) > 4:
         options += ["a full band" if facts.drums else "an orchestra", "a large ensemble"]
     return options
+
+
+def _aliases(name: str) -> tuple[str, ...]:
+    return (name, *_ALIASES.get(name, ()))
 
 
 def _textures(polyphony: float) -> list[str]:

@@ -55,8 +55,8 @@ _WITHOUT = re.compile(
 
 _MORE_TEMPO_WORDS = {"high tempo": TEMPO_WORDS["fast"], "low tempo": TEMPO_WORDS["slow"]}
 _MORE_TEMPO_WORDS |= {"slower": TEMPO_WORDS["slow"], "faster": TEMPO_WORDS["fast"]}
-# Left out: words of the caption tables that mean something else in prose: 'full of joy', 'deep house'.
-_DENSITY = {w: s for w, s in DENSITY_WORDS.items() if w not in {"full", "thick", "spacious"}}
+# Left out: words of the caption tables that mean something else in prose, as in 'deep house'.
+_DENSITY = {w: s for w, s in DENSITY_WORDS.items() if w != "intricate"}
 _REGISTER = {w: s for w, s in REGISTER_WORDS.items() if w != "deep"}
 _REGISTER_NOT = re.compile(r"^[ -](?:energy|tempo|quality|speed|fi\b|fidelity|key)")
 # Words of other languages that prompts and titles use.

@@ -118,9 +118,32 @@ _TAGS = (
     "register",
     "drums",
 )
-_CATEGORY_ENSEMBLES = {
-    4: ("string quartet", "strings", "string ensemble"),
-    5: ("brass ensemble", "brass section"),
+_STRINGS = CATEGORIES.index("strings")
+_GROUPS = tuple(CATEGORIES.index(name) for name in ("drums", "voice", "synth pad", "effects"))  # never 'solo'
+_ALIASES = {
+    "piano": ("grand piano", "pianoforte"),
+    "cello": ("violoncello",),
+    "nylon guitar": ("classical guitar", "acoustic guitar"),
+    "guitar": ("classical guitar", "acoustic guitar"),
+    "steel guitar": ("acoustic guitar", "steel-string guitar"),
+    "clean electric guitar": ("electric guitar",),
+    "overdriven guitar": ("electric guitar", "rock guitar"),
+    "distortion guitar": ("distorted guitar", "heavy guitar"),
+    "acoustic bass": ("double bass", "upright bass"),
+    "fingered bass": ("bass guitar", "electric bass"),
+    "picked bass": ("bass guitar", "electric bass"),
+    "church organ": ("pipe organ", "organ"),
+    "drums": ("drum kit", "percussion"),
+    "power drums": ("drums", "drum kit"),
+    "choir": ("vocals", "voices"),
+    "strings": ("string section", "string orchestra"),
+    "square lead": ("synth lead", "synthesizer"),
+    "sawtooth lead": ("synth lead", "synthesizer"),
+    "warm pad": ("synth pad", "pads"),
+    "alto sax": ("saxophone", "sax"),
+    "tenor sax": ("saxophone", "sax"),
+    "french horn": ("horn",),
+    "brass": ("brass section", "brass ensemble"),
 }
 _SLOT = re.compile(r"{(\w+)}")
 _VOWEL = re.compile(r"\b([Aa]) (?=[aeiouéAEIOU])")

@@ -87,7 +87,7 @@ TEMPO_WORDS: dict[str, Span] = {
     "breakneck": Span(176, 200, 400),
 }
 
-# Notes a beat, all instruments together; the corpora hold 2.3 to 9 (tenth to ninetieth percentile), 5 in the middle.
+# Notes a beat, all instruments together; the corpora hold 2.3 to 9 (tenth to ninetieth percentile).
 DENSITY_WORDS: dict[str, Span] = {
     "very sparse": Span(0, 1.2, 1.7),
     "sparse": Span(0, 2.2, 3.0),

@@ -1,0 +1,36 @@
+"""The gated feed-forward layer SwiGLU (arXiv 2002.05202)."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+
+def round_up(width: float, multiple: int = 64) -> int:
+    """Give the smallest multiple of `multiple` that is not below the whole part of `width`."""
+    return -(-int(width) // multiple) * multiple
+
+
+def swiglu(
+    x: Float[Array, "*N D"], up: Float[Array, "D 2 M"], down: Float[Array, "M D2"]
+) -> Float[Array, "*N D2"]:
+    """Compute `(silu(x @ up[:, 0]) * (x @ up[:, 1])) @ down`, both halves of `up` in one product."""
+    hidden = x @ up.reshape(up.shape[0], -1).astype(x.dtype)
+    gate, value = jnp.split(hidden, 2, axis=-1)
+    return (jax.nn.silu(gate) * value) @ down.astype(x.dtype)
+
+
+class SwiGLU(nn.Module):
+    """SwiGLU without biases; `hidden` channels inside, as many channels out as in."""
+
+    hidden: int
+    up_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+    down_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*N D"]) -> Float[Array, "*N D"]:
+        """Transform x[..., D]."""
+        width = x.shape[-1]
+        up = self.param("up_kernel", self.up_init, (width, 2, self.hidden))
+        down = self.param("down_kernel", self.down_init, (self.hidden, width))
+        return swiglu(x, up, down)

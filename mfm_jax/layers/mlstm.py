@@ -1,0 +1,248 @@
+"""The mLSTM cell (arXiv 2405.04517): a matrix memory under exponential gates, in four forms that agree.
+
+With scaled queries q = query / sqrt(K), per head and step::
+
+    m' = max(log sigmoid(f) + m, i)      F = exp(log sigmoid(f) + m - m')     I = exp(i - m')
+    C' = F C + I k v^T                   n' = F n + I k
+    h  = C'^T q / (max(|n'.q|, exp(-m')) + 1e-6)
+
+`step` and `scan` follow these equations; `chunkwise` and `parallel` unroll them over a chunk, so that a chunk is three
+matrix products and only the state at its boundary is carried (and kept for the backward pass). A true `reset` at t
+forgets everything before t. The state is float32 under bfloat16 inputs.
+"""
+
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+EPS = 1e-6
+NEVER = -1e30  # an input gate that writes nothing: finite, so that no difference of two is NaN
+
+
+class MLSTMState(NamedTuple):
+    """What one cell remembers; its true memory is `exp(maximum)` times what is stored."""
+
+    memory: Float[Array, "*L B H K V"]
+    normaliser: Float[Array, "*L B H K"]
+    maximum: Float[Array, "*L B H"]
+
+
+def initial_state(
+    batch: int, heads: int, key_width: int, value_width: int, dtype: jnp.dtype = jnp.dtype("float32")
+) -> MLSTMState:
+    """Give the state before the first step: all zeros."""
+    return MLSTMState(
+        jnp.zeros((batch, heads, key_width, value_width), dtype),
+        jnp.zeros((batch, heads, key_width), dtype),
+        jnp.zeros((batch, heads), dtype),
+    )
+
+
+def step(
+    q: Float[Array, "B H K"],
+    k: Float[Array, "B H K"],
+    v: Float[Array, "B H V"],
+    igate: Float[Array, "B H"],
+    fgate: Float[Array, "B H"],
+    state: MLSTMState | None = None,
+    reset: Bool[Array, " B"] | None = None,
+) -> tuple[Float[Array, "B H V"], MLSTMState]:
+    """Advance one step; gates are pre-activations.
+
+    Returns:
+        The output in the dtype of v, and the new state.
+    """
+    wide = jnp.promote_types(v.dtype, jnp.float32)
+    state = _start(q, v, state)
+    if reset is not None:
+        state = _where_reset(reset, state)
+    q32, k32, v32 = (a.astype(wide) for a in (q, k, v))
+    q32 = q32 * q.shape[-1] ** -0.5
+    igate, log_f = igate.astype(wide), jax.nn.log_sigmoid(fgate.astype(wide))
+
+    m = jnp.maximum(log_f + state.maximum, igate)
+    keep, write = jnp.exp(log_f + state.maximum - m), jnp.exp(igate - m)
+    k32 = write[..., None] * k32
+    memory = keep[..., None, None] * state.memory + k32[..., :, None] * v32[..., None, :]
+    normaliser = keep[..., None] * state.normaliser + k32
+    value = jnp.sum(q32[..., None] * memory, axis=-2)
+    mass = jnp.sum(q32 * normaliser, axis=-1)
+    h = value / (jnp.maximum(jnp.abs(mass), jnp.exp(-m)) + EPS)[..., None]
+    return h.astype(v.dtype), MLSTMState(memory, normaliser, m)
+
+
+def scan(
+    q: Float[Array, "B H T K"],
+    k: Float[Array, "B H T K"],
+    v: Float[Array, "B H T V"],
+    igate: Float[Array, "B H T"],
+    fgate: Float[Array, "B H T"],
+    state: MLSTMState | None = None,
+    reset: Bool[Array, "B T"] | None = None,
+) -> tuple[Float[Array, "B H T V"], MLSTMState]:
+    """Advance T steps one after another: the plainest form, and the slowest to differentiate."""
+
+    def body(state: MLSTMState, inputs: tuple[Array, ...]) -> tuple[MLSTMState, Array]:
+        h, state = step(*inputs[:5], state=state, reset=inputs[5] if len(inputs) > 5 else None)
+        return state, h
+
+    by_time = tuple(jnp.moveaxis(a, 2, 0) for a in (q, k, v, igate, fgate))
+    if reset is not None:
+        by_time = (*by_time, reset.T)
+    state, h = jax.lax.scan(body, _start(q[:, :, 0], v[:, :, 0], state), by_time)
+    return jnp.moveaxis(h, 0, 2), state
+
+
+def parallel(
+    q: Float[Array, "B H T K"],
+    k: Float[Array, "B H T K"],
+    v: Float[Array, "B H T V"],
+    igate: Float[Array, "B H T"],
+    fgate: Float[Array, "B H T"],
+    state: MLSTMState | None = None,
+    reset: Bool[Array, "B T"] | None = None,
+) -> tuple[Float[Array, "B H T V"], MLSTMState]:
+    """Advance T steps as one chunk: quadratic in T, like attention."""
+    return chunkwise(q, k, v, igate, fgate, state, reset, chunk=q.shape[2])
+
+
+def chunkwise(
+    q: Float[Array, "B H T K"],
+    k: Float[Array, "B H T K"],
+    v: Float[Array, "B H T V"],
+    igate: Float[Array, "B H T"],
+    fgate: Float[Array, "B H T"],
+    state: MLSTMState | None = None,
+    reset: Bool[Array, "B T"] | None = None,
+    chunk: int = 64,
+) -> tuple[Float[Array, "B H T V"], MLSTMState]:
+    """Advance T steps, any T, in near-equal chunks of at most `chunk` steps: linear in T.
+
+    Differentiable through the state in both directions.
+
+    Raises:
+        ValueError: `chunk` is below 1.
+    """
+    if chunk < 1:
+        raise ValueError(f"chunk={chunk}: a chunk has at least one step; 64 suits most machines")
+    batch, heads, length, key_width = q.shape
+    count = max(1, math.ceil(length / chunk))
+    size = math.ceil(length / count)
+    wide = jnp.promote_types(v.dtype, jnp.float32)
+    state = _start(q[:, :, 0], v[:, :, 0], state)
+    log_f = jax.nn.log_sigmoid(fgate.astype(wide))
+    igate = igate.astype(wide)
+    resets = None if reset is None else jnp.broadcast_to(reset[:, None], igate.shape)
+    last = _last_maximum(igate, log_f, state.maximum, resets)
+
+    def cut(a: Array, fill: float = 0.0) -> Array:
+        """[B, H, T, ...] -> [chunks, B*H, steps, ...], the end padded."""
+        a = a.reshape(batch * heads, length, *a.shape[3:])
+        if count * size != length:
+            widths = [(0, 0), (0, count * size - length)] + [(0, 0)] * (a.ndim - 2)
+            a = jnp.pad(a, widths, constant_values=fill)
+        return jnp.moveaxis(a.reshape(batch * heads, count, size, *a.shape[2:]), 1, 0)
+
+    gates = _Gates.of(cut(igate, NEVER), cut(log_f), None if resets is None else cut(resets))
+    # The ones make the last column of the memory the normaliser, so that one product serves both.
+    values = jnp.concatenate([v, jnp.ones((*v.shape[:-1], 1), v.dtype)], axis=-1)
+    scaled = q * jnp.asarray(key_width**-0.5, q.dtype)
+
+    # The result does not depend on the maximum (but for EPS): gradients skip it inside, and enter and leave through
+    # these two factors, which are 1.
+    entry = jnp.exp(state.maximum - jax.lax.stop_gradient(state.maximum))
+    exit_ = jnp.exp(jax.lax.stop_gradient(last) - last)
+    memory = jnp.concatenate([state.memory, state.normaliser[..., None]], axis=-1) * entry[..., None, None]
+    flat = lambda a: a.reshape(batch * heads, *a.shape[2:])  # noqa: E731
+    carry = (flat(memory).astype(wide), flat(jax.lax.stop_gradient(state.maximum)).astype(wide))
+    body = functools.partial(jax.checkpoint, prevent_cse=False)(_advance_chunk)
+    (memory, _), h = jax.lax.scan(body, carry, (cut(scaled), cut(k), cut(values), gates))
+
+    memory = memory.reshape(batch, heads, *memory.shape[1:]) * exit_[..., None, None]
+    h = jnp.moveaxis(h, 0, 1).reshape(batch, heads, count * size, -1)[:, :, :length]
+    return h, MLSTMState(memory[..., :-1], memory[..., -1], last)
+
+
+class _Gates(NamedTuple):
+    """What the gates say inside each chunk, before the state that enters it is known; all [chunks, N, steps]."""
+
+    igate: Array
+    decay: Array  # sum of log forget gates from the start of the chunk
+    reach: Array  # the same, but -inf once a reset has cut the entering state off
+    peak: Array  # running maximum over the chunk's own inputs
+    segment: Array | None  # resets so far
+
+    @staticmethod
+    def of(igate: Array, log_f: Array, reset: Array | None) -> "_Gates":
+        decay = jnp.cumsum(log_f, axis=-1)
+        reach, start = log_f, igate
+        if reset is not None:
+            # After a reset the maximum restarts from 0, as in the initial state.
+            reach, start = (
+                jnp.where(reset, -jnp.inf, log_f),
+                jnp.where(reset, jnp.maximum(log_f, igate), igate),
+            )
+
+        def compose(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
+            return a[0] + b[0], jnp.maximum(a[1] + b[0], b[1])
+
+        sums = jax.lax.stop_gradient((reach, start))
+        _, peak = jax.lax.associative_scan(compose, sums, axis=-1)
+        if reset is None:
+            return _Gates(igate, decay, decay, peak, None)
+        segment = jnp.cumsum(reset.astype(jnp.int32), axis=-1)
+        return _Gates(igate, decay, jnp.where(segment == 0, decay, -jnp.inf), peak, segment)
+
+
+def _advance_chunk(
+    carry: tuple[Array, Array], inputs: tuple[Array, Array, Array, _Gates]
+) -> tuple[tuple[Array, Array], Array]:
+    """Advance (memory [N, K, V+1], maximum [N]) over q, k [N, L, K] and values [N, L, V+1] (last column ones)."""
+    memory, maximum = carry
+    q, k, values, gates = inputs
+    dot = functools.partial(jnp.einsum, preferred_element_type=memory.dtype)
+    m = jax.lax.stop_gradient(jnp.maximum(maximum[:, None] + gates.reach, gates.peak))
+    steps = jnp.arange(q.shape[1])
+    seen = (steps[:, None] >= steps[None, :])[None]
+    if gates.segment is not None:
+        seen = seen & (gates.segment[:, :, None] == gates.segment[:, None, :])
+    source = gates.igate - gates.decay
+    weight = jnp.exp(jnp.where(seen, source[:, None, :] + (gates.decay - m)[:, :, None], -jnp.inf))
+    scores = dot("ntk,nsk->nts", q, k) * weight
+    history = jnp.exp(gates.reach + maximum[:, None] - m)
+    out = dot("nts,nsv->ntv", scores.astype(values.dtype), values)
+    out = out + history[:, :, None] * dot("ntk,nkv->ntv", q, memory.astype(q.dtype))
+    h = out[..., :-1] / (jnp.maximum(jnp.abs(out[..., -1:]), jnp.exp(-m)[:, :, None]) + EPS)
+
+    write = source + (gates.decay - m)[:, -1:]
+    if gates.segment is not None:
+        write = jnp.where(gates.segment == gates.segment[:, -1:], write, -jnp.inf)
+    written = (k.astype(memory.dtype) * jnp.exp(write)[:, :, None]).astype(k.dtype)
+    memory = history[:, -1][:, None, None] * memory + dot("nsk,nsv->nkv", written, values)
+    return (memory, m[:, -1]), h.astype(values.dtype)
+
+
+def _last_maximum(igate: Array, log_f: Array, maximum: Array, reset: Array | None) -> Array:
+    """Give the maximum after all T steps as a differentiable function of the gates [B, H, T]."""
+    if reset is not None:
+        # Only what comes from the last reset on counts: there the maximum restarts from 0.
+        later = jnp.flip(jnp.cumsum(jnp.flip(reset.astype(jnp.int32), -1), axis=-1), -1)
+        igate = jnp.where(reset, jnp.maximum(igate, log_f), igate)
+        igate = jnp.where(later - reset == 0, igate, -jnp.inf)
+        maximum = jnp.where(later[..., 0] == 0, maximum, -jnp.inf)
+    after = jnp.flip(jnp.cumsum(jnp.flip(log_f, -1), axis=-1), -1)
+    return jnp.maximum(maximum + after[..., 0], jnp.max(igate + after - log_f, axis=-1))
+
+
+def _start(q: Array, v: Array, state: MLSTMState | None) -> MLSTMState:
+    if state is not None:
+        return state
+    return initial_state(*q.shape, v.shape[-1], dtype=jnp.promote_types(v.dtype, jnp.float32))
+
+
+def _where_reset(reset: Array, state: MLSTMState) -> MLSTMState:
+    return jax.tree.map(lambda a: jnp.where(jnp.expand_dims(reset, range(1, a.ndim)), 0, a), state)

@@ -1,0 +1,270 @@
+"""Stacks of xLSTM blocks, built and initialised as NX-AI's xLSTM Large (arXiv 2503.13427).
+
+A block is pre-norm residual twice over: `x + cell(norm(x))`, then `x + swiglu(norm(x))`. Runs of equal blocks share one
+`scan` over layers: parameters and states carry a leading layer axis, and a program's size does not grow with depth.
+"""
+
+import itertools
+from typing import Literal, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float
+
+from mfm_jax.config import config
+from mfm_jax.layers import mlstm, slstm
+from mfm_jax.layers.mlp import SwiGLU, round_up
+from mfm_jax.layers.norm import HeadNorm, RMSNorm
+
+S = TypeVar("S", bound=tuple[Array, ...])
+
+
+@config
+class XLSTMConfig:
+    """Size and recipe of a stack."""
+
+    layers: int = 12
+    width: int = 512
+    heads: int = 8
+    qk_ratio: float = 0.5  # width of queries and keys, all heads together, as a part of `width`
+    ffn_ratio: float = 2.6667  # rounded up to a multiple of 64
+    slstm_layers: tuple[int, ...] = ()  # positions of sLSTM blocks; the others are mLSTM
+    gate_cap: float = 15.0  # gates are `cap * tanh(x / cap)`
+    igate_bias: float = -10.0  # at the start every block writes almost nothing
+    chunk: int = 64  # steps per chunk of the mLSTM
+    remat: Literal["none", "layer"] = "none"
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that do not divide."""
+        if self.layers < 1 or self.width < 1 or self.heads < 1:
+            raise ValueError(
+                f"layers, width, heads = {self.layers}, {self.width}, {self.heads}: each is 1 or more"
+            )
+        if self.width % self.heads or int(self.width * self.qk_ratio) % self.heads or self.key_width < 1:
+            raise ValueError(
+                f"width={self.width}, qk_ratio={self.qk_ratio}: width and width * qk_ratio must be multiples of "
+                f"heads={self.heads}"
+            )
+        outside = [n for n in self.slstm_layers if not 0 <= n < self.layers]
+        if outside:
+            raise ValueError(f"slstm_layers={outside}: positions run from 0 to layers-1={self.layers - 1}")
+
+    @property
+    def key_width(self) -> int:
+        """Width of queries and keys in one head."""
+        return int(self.width * self.qk_ratio) // self.heads
+
+    @property
+    def value_width(self) -> int:
+        """Width of values in one head."""
+        return self.width // self.heads
+
+
+class StackState(NamedTuple):
+    """States of all layers, stacked by kind on a leading axis in the order of the layers; None: no such layer."""
+
+    mlstm: mlstm.MLSTMState | None
+    slstm: slstm.SLSTMState | None
+
+
+def initial_state(config: XLSTMConfig, batch: int) -> StackState:
+    """Give the state before the first step."""
+    n_slstm = len(set(config.slstm_layers))
+    matrix = mlstm.initial_state(batch, config.heads, config.key_width, config.value_width)
+    scalar = slstm.initial_state(batch, config.heads, config.value_width)
+    return StackState(_repeat(matrix, config.layers - n_slstm), _repeat(scalar, n_slstm))
+
+
+def soft_cap(x: Float[Array, "*N"], cap: float) -> Float[Array, "*N"]:
+    """Bend x smoothly into (-cap, cap)."""
+    return cap * jnp.tanh(x / cap)
+
+
+def small_init(width: int) -> nn.initializers.Initializer:
+    """Normal with variance 2 / (5 width) (arXiv 1910.05895)."""
+    return nn.initializers.normal((2 / (5 * width)) ** 0.5)
+
+
+def wang_init(width: int, layers: int) -> nn.initializers.Initializer:
+    """Normal with deviation 2 / (layers sqrt(width)), for what writes into the residual stream."""
+    return nn.initializers.normal(2 / (layers * width**0.5))
+
+
+class MLSTMLayer(nn.Module):
+    """Projections, mLSTM cell, per-head norm, output gate and output projection."""
+
+    config: XLSTMConfig
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B T D"], state: mlstm.MLSTMState, reset: Bool[Array, "B T"] | None = None
+    ) -> tuple[Float[Array, "B T D"], mlstm.MLSTMState]:
+        """Advance T steps; T = 1 takes the step form."""
+        c = self.config
+        key, value = c.key_width, c.value_width
+
+        def kernel_init(rng: Array, shape: tuple[int, ...]) -> Array:
+            kernel = small_init(c.width)(rng, shape)
+            return kernel.at[..., -value:].set(0)  # the output gate starts at one half
+
+        def bias_init(rng: Array) -> Array:
+            return jnp.stack([jnp.full(c.heads, c.igate_bias), jnp.linspace(3.0, 6.0, c.heads)])
+
+        # One product for q, k, v and the output gate, head by head, so that heads can be sharded.
+        kernel = self.param("qkvo_kernel", kernel_init, (c.width, c.heads, 2 * key + 2 * value))
+        gate_kernel = self.param("gates_kernel", nn.initializers.zeros, (c.width, 2, c.heads))
+        gate_bias = self.param("gates_bias", bias_init)
+        out_kernel = self.param("out_kernel", wang_init(c.width, c.layers), (c.width, c.width))
+
+        batch, length, _ = x.shape
+        mixed = (x @ kernel.reshape(c.width, -1).astype(x.dtype)).reshape(batch, length, c.heads, -1)
+        gates = (x @ gate_kernel.reshape(c.width, -1).astype(x.dtype)).reshape(batch, length, 2, c.heads)
+        gates = soft_cap(gates.astype(gate_bias.dtype) + gate_bias[None, None], c.gate_cap)
+        q, k, v, o = jnp.split(mixed, (key, 2 * key, 2 * key + value), axis=-1)
+        if length == 1:
+            step_reset = None if reset is None else reset[:, 0]
+            h, state = mlstm.step(
+                q[:, 0], k[:, 0], v[:, 0], gates[:, 0, 0], gates[:, 0, 1], state, step_reset
+            )
+            h = h[:, None]
+        else:
+            q, k, v = (a.transpose(0, 2, 1, 3) for a in (q, k, v))
+            i, f = gates.transpose(2, 0, 3, 1)
+            h, state = mlstm.chunkwise(q, k, v, i, f, state, reset, chunk=c.chunk)
+            h = h.transpose(0, 2, 1, 3)
+        h = jax.nn.sigmoid(o) * HeadNorm(name="norm")(h)
+        return h.reshape(batch, length, c.width) @ out_kernel.astype(x.dtype), state
+
+
+class SLSTMLayer(nn.Module):
+    """Projections, sLSTM cell, per-head norm and output projection."""
+
+    config: XLSTMConfig
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B T D"], state: slstm.SLSTMState, reset: Bool[Array, "B T"] | None = None
+    ) -> tuple[Float[Array, "B T D"], slstm.SLSTMState]:
+        """Advance T steps; T = 1 takes the step form."""
+        c = self.config
+        width = c.value_width
+
+        def bias_init(rng: Array) -> Array:
+            forget = jnp.broadcast_to(jnp.linspace(3.0, 6.0, width), (c.heads, width))
+            zeros = jnp.zeros((c.heads, width))
+            return jnp.stack([zeros, forget, zeros, zeros])
+
+        kernel = self.param("gates_kernel", small_init(c.width), (c.width, 4, c.heads, width))
+        bias = self.param("gates_bias", bias_init)
+        recurrent = self.param("recurrent_kernel", nn.initializers.zeros, (4, c.heads, width, width))
+        out_kernel = self.param("out_kernel", wang_init(c.width, c.layers), (c.width, c.width))
+
+        batch, length, _ = x.shape
+        gates = (x @ kernel.reshape(c.width, -1).astype(x.dtype)).reshape(batch, length, 4, c.heads, width)
+        gates = gates.astype(bias.dtype) + bias[None, None]
+        i, f, z, o = jnp.moveaxis(gates, 2, 0)
+        i, f = soft_cap(i, c.gate_cap), soft_cap(f, c.gate_cap)
+        if length == 1:
+            step_reset = None if reset is None else reset[:, 0]
+            h, state = slstm.step(i[:, 0], f[:, 0], z[:, 0], o[:, 0], recurrent, state, step_reset)
+            h = h[:, None]
+        else:
+            h, state = slstm.scan(i, f, z, o, recurrent, state, reset)
+        h = HeadNorm(name="norm")(h.astype(x.dtype))
+        return h.reshape(batch, length, c.width) @ out_kernel.astype(x.dtype), state
+
+
+class XLSTMBlock(nn.Module):
+    """One block: a recurrent layer and a feed-forward layer, each pre-norm and residual."""
+
+    config: XLSTMConfig
+    scalar: bool = False  # an sLSTM cell in place of the mLSTM
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        state: mlstm.MLSTMState | slstm.SLSTMState,
+        reset: Bool[Array, "B T"] | None = None,
+    ) -> tuple[Float[Array, "B T D"], mlstm.MLSTMState | slstm.SLSTMState]:
+        """Advance T steps."""
+        c = self.config
+        layer = SLSTMLayer if self.scalar else MLSTMLayer
+        mixed, state = layer(c, name="cell")(RMSNorm(name="cell_norm")(x), state, reset)
+        x = x + mixed
+        feed = SwiGLU(
+            round_up(c.width * c.ffn_ratio), small_init(c.width), wang_init(c.width, c.layers), name="ffn"
+        )
+        return x + feed(RMSNorm(name="ffn_norm")(x)), state
+
+
+class XLSTMStack(nn.Module):
+    """`config.layers` blocks and a final norm."""
+
+    config: XLSTMConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        state: StackState | None = None,
+        reset: Bool[Array, "B T"] | None = None,
+    ) -> tuple[Float[Array, "B T D"], StackState]:
+        """Advance T steps from `state`; a true `reset` at t forgets everything before t.
+
+        Args:
+            x: inputs, already `config.width` wide.
+            state: what an earlier call returned, or None at the beginning.
+            reset: marks the first step of each new sequence.
+
+        Returns:
+            Normalised outputs [B, T, D] and the state after the last step, of the same size whatever T.
+
+        Raises:
+            ValueError: x is not `config.width` wide.
+        """
+        c = self.config
+        if x.shape[-1] != c.width:
+            raise ValueError(f"inputs are {x.shape[-1]} wide but the stack is {c.width}: project them first")
+        state = initial_state(c, x.shape[0]) if state is None else state
+        scalars = [n in c.slstm_layers for n in range(c.layers)]
+        done = {False: 0, True: 0}  # layers of each kind so far: where the next group's states start
+        after: dict[bool, list[mlstm.MLSTMState | slstm.SLSTMState]] = {False: [], True: []}
+        for number, (scalar, run) in enumerate(itertools.groupby(scalars)):
+            length = len(list(run))
+            start, done[scalar] = done[scalar], done[scalar] + length
+            kind = state.slstm if scalar else state.mlstm
+            group_state = jax.tree.map(lambda a, s=start, n=length: a[s : s + n], kind)
+            name = f"{'slstm' if scalar else 'mlstm'}_{number}"
+            blocks = _scanned(c, length, single_step=x.shape[1] == 1)(c, scalar, name=name)
+            x, group_state = blocks(x, group_state, reset)
+            after[scalar].append(group_state)
+        joined = {
+            kind: jax.tree.map(lambda *parts: jnp.concatenate(parts) if len(parts) > 1 else parts[0], *states)
+            for kind, states in after.items()
+            if states
+        }
+        return RMSNorm(name="out_norm")(x), StackState(joined.get(False), joined.get(True))
+
+
+def _scanned(config: XLSTMConfig, length: int, single_step: bool) -> type[nn.Module]:
+    block = XLSTMBlock
+    if config.remat == "layer" and not single_step:
+        block = nn.remat(block, prevent_cse=False)
+    return nn.scan(
+        block,
+        variable_axes={"params": 0},
+        split_rngs={"params": True},
+        in_axes=(0, nn.broadcast),
+        out_axes=0,
+        length=length,
+        # One step is so short that slicing weights out of their stack would cost as much: unroll it.
+        unroll=length if single_step else 1,
+    )
+
+
+def _repeat(state: S, times: int) -> S | None:
+    if times == 0:
+        return None
+    return jax.tree.map(lambda a: jnp.broadcast_to(a, (times, *a.shape)), state)

@@ -1,0 +1,328 @@
+"""From folders of MIDI, sound banks and recordings to shards of records.
+
+Every stage is a function from a shard's number to its records, decided by the settings alone. Shards that exist are
+kept, so that a run that was killed goes on where it stopped, and the order in which workers finish changes nothing.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import re
+import sys
+import time
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mfm_jax.axes import SAMPLE_RATE
+from mfm_jax.config import to_dict
+from mfm_jax.music.audio import read_audio
+from mfm_jax.music.midi import read_midi
+from mfm_jax.training.clips import ClipsConfig, make_clip, piece_weight, wants_piano
+from mfm_jax.training.records import (
+    Facts,
+    pack_score,
+    read,
+    score_of,
+    shard_path,
+    shards,
+    write_manifest,
+    write_shard,
+)
+from mfm_jax.training.rendering import SoundBank
+
+MIDI_SUFFIXES = (".mid", ".midi")
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+SHARES = {"train": 0.90, "valid": 0.05, "test": 0.05}
+TRIES = 8  # pieces tried for a clip before it is given up
+PLAN = "plan.json"
+
+
+class Piece(NamedTuple):
+    """A file to read and what is known of it."""
+
+    path: str
+    facts: Facts
+
+
+class Made(NamedTuple):
+    """The records of a shard, and what had to be left out: (name, reason)."""
+
+    blobs: list[bytes]
+    skipped: list[tuple[str, str]]
+
+
+def find_pieces(folder: str | Path) -> list[Piece]:
+    """List the MIDI files of a folder, with the facts of its `manifest.jsonl` where there is one.
+
+    Raises:
+        ValueError: no such folder, or no MIDI in it.
+    """
+    root = Path(folder)
+    manifest = root / "manifest.jsonl"
+    if manifest.is_file():
+        lines = [json.loads(line) for line in manifest.read_text().splitlines() if line.strip()]
+        pieces = [Piece(str(root / line["path"]), line) for line in lines]
+    else:
+        found = sorted(p for p in root.rglob("*") if p.suffix.lower() in MIDI_SUFFIXES)
+        pieces = [Piece(str(p), {"path": str(p.relative_to(root)), "title": p.stem}) for p in found]
+    if not pieces:
+        raise ValueError(f"{folder}: no .mid or .midi file in it; give a folder of MIDI files")
+    return pieces
+
+
+def composition(facts: Facts) -> str:
+    """Give the name that all files of one composition share: composer's surname and title, without numbering.
+
+    'Franz Schubert', 'SchubertF' and 'Schubert, Franz' are one; catalogue numbers after a comma do not count.
+    """
+    composer = re.sub(r"(?<=[a-zà-ÿ])[A-Z]{1,4}$", "", facts.get("composer") or "")
+    surname = composer.split(",")[0] if "," in composer else (composer.split() or [""])[-1]
+    title = str(facts.get("title") or facts["path"]).split(",")[0]
+    title = re.sub(r"^\s*(no\.?\s*)?\d+[.:)]?\s+", "", title, flags=re.IGNORECASE)
+    plain = unicodedata.normalize("NFKD", f"{surname}|{title}").casefold()
+    return re.sub(r"[^\w|]|_", "", plain)
+
+
+def split_of(facts: Facts) -> str:
+    """Give 'train', 'valid' or 'test' by the hash of the composition: it can never drift."""
+    position = int.from_bytes(hashlib.sha256(composition(facts).encode()).digest()[:6], "big") / 2**48
+    edge = 0.0
+    for name, share in SHARES.items():
+        edge += share
+        if position < edge:
+            return name
+    return "test"
+
+
+def build(
+    out: str | Path,
+    name: str,
+    plan: dict[str, Any],
+    n_shards: int,
+    make: Callable[[int], Made],
+    workers: int = 1,
+) -> Facts:
+    """Make every shard that is missing, report progress and skipped items, and write the manifest.
+
+    Args:
+        out: folder of the shards.
+        name: their first name.
+        plan: what decides the content; a folder made by another plan is refused.
+        n_shards: how many.
+        make: gives the records of a shard; must be picklable when there are several workers.
+        workers: processes.
+
+    Returns:
+        The manifest: plan, counts, skipped items by name.
+    """
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    _check_plan(folder, name, plan)
+    missing = [i for i in range(n_shards) if not _summary_path(folder, name, i).exists()]
+    job = functools.partial(_make_shard, folder, name, n_shards, make)
+    started = time.monotonic()
+    done = n_shards - len(missing)
+
+    def tell(summary: Facts) -> None:
+        for item, reason in summary["skipped"]:
+            print(f"skipped {item}: {reason}", file=sys.stderr, flush=True)
+        rate = (time.monotonic() - started) / max(done - n_shards + len(missing), 1)
+        left = rate * (n_shards - done)
+        print(
+            f"{name}: shard {done} of {n_shards}, {summary['records']} records, {left:.0f} s left", flush=True
+        )
+
+    if workers <= 1:
+        for index in missing:
+            summary = job(index)
+            done += 1
+            tell(summary)
+    else:
+        with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+            for future in as_completed([pool.submit(job, index) for index in missing]):
+                summary = future.result()
+                done += 1
+                tell(summary)
+    summaries = [json.loads(_summary_path(folder, name, i).read_text()) for i in range(n_shards)]
+    skipped = [entry for summary in summaries for entry in summary["skipped"]]
+    manifest = {
+        "name": name,
+        "plan": plan,
+        "records": sum(summary["records"] for summary in summaries),
+        "bytes": sum(summary["bytes"] for summary in summaries),
+        "skipped": skipped,
+    }
+    write_manifest(folder, manifest)
+    print(f"{name}: {manifest['records']} records in {n_shards} shards, {len(skipped)} skipped", flush=True)
+    return manifest
+
+
+def _check_plan(folder: Path, name: str, plan: dict[str, Any]) -> None:
+    path = folder / f"{name}.{PLAN}"
+    text = json.dumps(plan, sort_keys=True)
+    if not path.exists():
+        path.write_text(text + "\n")
+    elif path.read_text().strip() != text:
+        raise ValueError(
+            f"{folder}: begun with other settings ({path.name}); use another folder or remove it"
+        )
+
+
+def _summary_path(folder: Path, name: str, index: int) -> Path:
+    return folder / f".{name}-{index:05d}.json"
+
+
+def _make_shard(folder: Path, name: str, n_shards: int, make: Callable[[int], Made], index: int) -> Facts:
+    made = make(index)
+    count = write_shard(shard_path(folder, name, index, n_shards), made.blobs)
+    size = sum(len(blob) for blob in made.blobs)
+    summary: Facts = {"records": count, "bytes": size, "skipped": [list(entry) for entry in made.skipped]}
+    path = _summary_path(folder, name, index)  # written last: its presence says that the shard is whole
+    temporary = path.with_suffix(".part")
+    temporary.write_text(json.dumps(summary))
+    temporary.replace(path)
+    return summary
+
+
+def prepare_scores(folder: str | Path, out: str | Path, per_shard: int = 64, workers: int = 1) -> Facts:
+    """Read every MIDI file of a folder into 'score' records; broken and empty ones are named and left out."""
+    pieces = find_pieces(folder)
+    names = hashlib.sha256("\n".join(p.facts["path"] for p in pieces).encode()).hexdigest()[:16]
+    plan = {"stage": "scores", "pieces": len(pieces), "names": names, "per_shard": per_shard}
+    groups = [pieces[i : i + per_shard] for i in range(0, len(pieces), per_shard)]
+    return build(out, "scores", plan, len(groups), functools.partial(_scores, groups), workers)
+
+
+def _scores(groups: Sequence[Sequence[Piece]], index: int) -> Made:
+    made = Made([], [])
+    for piece in groups[index]:
+        try:
+            score = read_midi(piece.path)
+            tracks = tuple(track for track in score.tracks if len(track.notes))
+            if not tracks:
+                raise ValueError("no notes")
+        except ValueError as error:
+            made.skipped.append((piece.facts["path"], str(error)))
+            continue
+        title = str(piece.facts.get("title") or score.title)
+        score = dataclasses.replace(score, tracks=tracks, title=title)
+        kept = ("path", "corpus", "licence", "composer", "style", "date", "born", "died", "instrument", "set")
+        facts = {key: piece.facts[key] for key in kept if piece.facts.get(key)}
+        facts |= {"id": piece.facts["path"], "split": split_of(piece.facts)}
+        facts |= {"composition": composition(piece.facts)}
+        made.blobs.append(pack_score(score, {}, facts))
+    return made
+
+
+@functools.cache
+def _library(scores: str, split: str) -> list[tuple[Any, Facts]]:
+    """Hold the scores of a split: a few hundred MB of notes at most."""
+    records = ((arrays, facts) for arrays, facts in read(shards(scores)) if facts["split"] == split)
+    return [(score_of(arrays, facts), facts) for arrays, facts in records]
+
+
+@functools.cache
+def _banks(paths: tuple[str, ...]) -> list[SoundBank]:
+    return [SoundBank(path) for path in paths]
+
+
+@functools.cache
+def _chances(scores: str, split: str, piano: bool, plain: bool) -> np.ndarray:
+    """Give every piece's chance: corpora by the square root of their size, so that none drowns the others."""
+    library = _library(scores, split)
+    weights = np.array([piece_weight(facts, piano, plain) for _, facts in library])
+    corpora = Counter(
+        facts.get("corpus", "") for (_, facts), weight in zip(library, weights, strict=True) if weight
+    )
+    weights /= np.sqrt([max(corpora[facts.get("corpus", "")], 1) for _, facts in library])
+    if not weights.sum():
+        kind = "piano music" if piano else "music"
+        raise ValueError(f"{scores}: no {kind} in split '{split}'; prepare more scores")
+    return weights / weights.sum()
+
+
+def prepare_clips(
+    scores: str | Path, out: str | Path, settings: ClipsConfig, name: str = "clips", workers: int = 1
+) -> Facts:
+    """Render clips from score records into 'clip' records: `audio` int16 [S] beside the notes that sound in it."""
+    if not settings.banks:
+        raise ValueError("no sound bank: give at least one .sf2 file")
+    for bank in settings.banks:
+        if not Path(bank).is_file():
+            raise ValueError(f"{bank}: no such sound bank; give the path of a .sf2 or .sf3 file")
+    if settings.bank_weights and len(settings.bank_weights) != len(settings.banks):
+        raise ValueError(
+            f"{len(settings.bank_weights)} weights for {len(settings.banks)} banks: give one each"
+        )
+    named = {**to_dict(settings), "banks": [Path(bank).name for bank in settings.banks]}
+    plan = {"stage": "clips", "settings": named}
+    n_shards = -(-settings.count // settings.per_shard)
+    return build(out, name, plan, n_shards, functools.partial(_clips, str(scores), settings), workers)
+
+
+def _clips(scores: str, settings: ClipsConfig, shard: int) -> Made:
+    library, banks = _library(scores, settings.split), _banks(settings.banks)
+    made = Made([], [])
+    first = shard * settings.per_shard
+    for index in range(first, min(first + settings.per_shard, settings.count)):
+        chances = _chances(scores, settings.split, wants_piano(settings, index), settings.plain)
+        rng = np.random.default_rng([settings.seed, index, 0])
+        for choice in rng.choice(len(library), TRIES, p=chances):
+            score, facts = library[choice]
+            try:
+                clip = make_clip(score, settings, index, banks)
+            except ValueError as error:
+                made.skipped.append((f"clip {index} of {facts['id']}", str(error)))
+                continue
+            made.blobs.append(pack_score(clip.score, {"audio": clip.audio}, {**facts, **clip.facts}))
+            break
+    return made
+
+
+def prepare_pairs(folder: str | Path, out: str | Path, per_shard: int = 4, workers: int = 1) -> Facts:
+    """Read recordings with their MIDI (same stem, such as MAESTRO's) into 'clip' records of whole pieces."""
+    root = Path(folder)
+    pairs = []
+    for path in sorted(p for p in root.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES):
+        midi = [path.with_suffix(suffix) for suffix in MIDI_SUFFIXES if path.with_suffix(suffix).is_file()]
+        if midi:
+            relative = str(path.relative_to(root))
+            pairs.append((str(path), Piece(str(midi[0]), {"path": relative, "title": path.stem})))
+    if not pairs:
+        raise ValueError(
+            f"{folder}: no audio file beside a .mid of the same name; give a folder of such pairs"
+        )
+    names = hashlib.sha256("\n".join(audio for audio, _ in pairs).encode()).hexdigest()[:16]
+    plan = {"stage": "pairs", "names": names, "per_shard": per_shard}
+    groups = [pairs[i : i + per_shard] for i in range(0, len(pairs), per_shard)]
+    return build(out, "pairs", plan, len(groups), functools.partial(_pairs, groups), workers)
+
+
+def _pairs(groups: Sequence[Sequence[tuple[str, Piece]]], index: int) -> Made:
+    made = Made([], [])
+    for audio_path, piece in groups[index]:
+        try:
+            score = read_midi(piece.path)
+            wave = read_audio(audio_path)
+        except ValueError as error:
+            made.skipped.append((piece.facts["path"], str(error)))
+            continue
+        audio = np.rint(np.clip(wave.reshape(-1), -1, 1) * 32767).astype(np.int16)
+        facts = {
+            "id": piece.facts["path"],
+            "kind": "mixed",
+            "clean": False,
+            "bank": "recording",
+            "bank_index": -1,
+        }
+        facts |= {"split": split_of(piece.facts), "seconds": len(audio) / SAMPLE_RATE}
+        made.blobs.append(pack_score(score, {"audio": audio}, facts))
+    return made

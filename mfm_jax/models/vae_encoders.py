@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter1d
 from mfm_jax.axes import VAE_LATENT
 from mfm_jax.config import config
 from mfm_jax.dsp.logfreq import N_BANDS, log_frequency
-from mfm_jax.layers.conv import ConvBlock
+from mfm_jax.layers.conv import DilatedBlock
 
 WHITENING_BANDS = 12  # half an octave: how far the statistics are smoothed
 
@@ -57,5 +57,5 @@ class LogFrequencyEncoder(nn.Module):
         log_std = self.param("log_std", level, (VAE_LATENT,))
         mean = (log_frequency(wave) - center) / scale
         for k in range(self.config.blocks):
-            mean = ConvBlock(self.config.hidden, name=f"block_{k}")(mean)
+            mean = DilatedBlock(self.config.hidden, name=f"block_{k}")(mean)
         return mean, jnp.broadcast_to(jnp.exp(log_std), mean.shape)

@@ -30,8 +30,7 @@ def read_audio(path: str | Path, sample_rate: int = SAMPLE_RATE, channels: int =
     Mono is the mean of the channels; a mono file read as stereo is on both sides. Silence is let through.
 
     Raises:
-        ValueError: one line that names the file: missing, no audio, no samples, NaN, a rate or a number of channels
-            that nobody means.
+        ValueError: names the file: missing, no audio, no samples, NaN, or an odd rate or number of channels.
     """
     file = existing(path)
     with _open(file) as sound:
@@ -48,7 +47,7 @@ def read_audio(path: str | Path, sample_rate: int = SAMPLE_RATE, channels: int =
 def read_blocks(
     path: str | Path, size: int, sample_rate: int = SAMPLE_RATE
 ) -> Iterator[Float32[np.ndarray, " s"]]:
-    """Read a file of any length as mono blocks of `size` samples (the last may be shorter), in bounded memory.
+    """Read a file of any length as mono blocks of `size` samples, the last maybe shorter, in bounded memory.
 
     The blocks joined are what `read_audio` gives, but for the resampler's rounding at the end.
 

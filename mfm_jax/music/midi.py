@@ -17,7 +17,7 @@ from mfm_jax.music.tempo import TempoMap
 MAX_TICKS = 216_000 * TICKS_PER_BEAT  # 12 hours at 300 bpm: beyond that a file is taken for damaged
 MAX_SECONDS = 12 * 3600.0
 DRUM_CHANNEL = 9
-UNITS_PER_TICK = 80  # of the files that we write: 960 units a quarter note, what sequencers use most
+UNITS_PER_TICK = 160  # of files that we write: 1920 a quarter note, a multiple of 96, 120, 384, 480 and 960
 _SUSTAIN, _ALL_SOUND_OFF, _ALL_NOTES_OFF = 64, 120, 123  # controllers
 _MICROSECONDS = 60e6  # in a minute
 
@@ -33,7 +33,7 @@ def read_midi(path: str | Path, pedal: bool = True) -> Score:
             pitch begins again.
 
     Raises:
-        ValueError: one line that names the file: missing, empty, no MIDI, damaged, without notes, or too long.
+        ValueError: names the file: missing, empty, no MIDI, damaged, without notes, or too long.
     """
     file = existing(path)
     if file.stat().st_size > MAX_MIDI_BYTES:
@@ -47,10 +47,10 @@ def read_midi(path: str | Path, pedal: bool = True) -> Score:
 
 
 def write_midi(path: str | Path, score: Score) -> None:
-    """Write a score as a type 1 file of 960 units a quarter note: whole, or not at all.
+    """Write a score as a type 1 file of 1920 units a quarter note: whole, or not at all.
 
-    One MIDI track per score track. Drums are on channel 10; beyond 15 melodic tracks those of one program share a
-    channel, and beyond 15 programs a program change goes before each note.
+    One MIDI track per score track. Drums are on channel 10. Beyond 15 melodic tracks, those of one program
+    share a channel; beyond 15 programs a program change goes before each note.
 
     Raises:
         ValueError: the path cannot be written, or a pitch, tempo or time does not fit MIDI.
@@ -91,7 +91,7 @@ def _score(units_per_quarter: float, has_tempo: bool, tracks: list[list[Event]],
     metres: dict[int, tuple[int, int]] = {}
     for (time, kind, channel, a, b, data), index in merged:
         if kind == smf.NOTE_ON and b > 0:
-            note = [time, end, a, b]
+            note = [float(time), float(end), a, b]
             keys[channel][index, a].append(note)
             found.setdefault((index, channel, program[channel]), []).append(note)
         elif kind in (smf.NOTE_ON, smf.NOTE_OFF):

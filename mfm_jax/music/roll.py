@@ -1,5 +1,8 @@
 """Piano rolls: notes to the three planes (onset, active, velocity) and back, on ticks or on frames."""
 
+from collections.abc import Iterable
+from typing import NamedTuple
+
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
@@ -12,16 +15,16 @@ MAX_VELOCITY = 127.0
 def ticks_roll(notes: Notes, n_ticks: int, start: int = 0) -> Float32[np.ndarray, "T 128 3"]:
     """Draw notes in ticks as a roll of ticks start .. start + n_ticks - 1.
 
-    Times are rounded to ticks and a note fills at least one; `velocity` (0..1) is set while it is active. A note
-    that begins before the roll is active in it without an onset. Where a pitch begins again, the later note wins.
+    Times are rounded to ticks and a note fills at least one; `velocity` (0..1) is set while it is active. A
+    note that begins before the roll is active in it without an onset. Where a pitch begins again while it
+    sounds, the later note wins.
     """
     return _draw(notes, n_ticks, start)
 
 
 def frames_roll(notes_seconds: Notes, n_frames: int, start: int = 0) -> Float32[np.ndarray, "F 128 3"]:
     """Draw notes in seconds as a roll of frames start .. start + n_frames - 1, as `ticks_roll` does."""
-    notes = notes_seconds * np.array([FRAME_RATE, FRAME_RATE, 1.0, 1.0])
-    return _draw(notes, n_frames, start)
+    return _draw(notes_seconds * np.array([FRAME_RATE, FRAME_RATE, 1.0, 1.0]), n_frames, start)
 
 
 def roll_to_notes(roll: Float[np.ndarray, "T 128 3"]) -> Notes:
@@ -34,7 +37,9 @@ def roll_to_notes(roll: Float[np.ndarray, "T 128 3"]) -> Notes:
     begins[1:] |= active[1:] & ~active[:-1]
     begins[:1] |= active[:1]
     steps, pitches = np.nonzero(begins)
-    return _assemble(steps, pitches, steps.astype(np.float64), active, roll, 1)
+    edges = _edges(np.concatenate([np.zeros((1, N_PITCHES), bool), active]), 0)
+    onsets = _Onsets(steps, pitches, steps.astype(np.float64), roll[steps, pitches, VELOCITY])
+    return _assemble(onsets, edges, len(roll), 1)
 
 
 def decode_roll(
@@ -51,44 +56,118 @@ def decode_roll(
         probabilities: planes onset and active as probabilities, velocity 0..1.
         onset_threshold: an onset is at least as probable.
         active_threshold: a note ends at the first step below it, or where its pitch begins again.
-        suppression: an onset must be the highest of its pitch within so many steps; 0 keeps every step above the
-            threshold (ticks, where notes can repeat each step), 5 frames (29 ms) suit audio.
+        suppression: an onset must be the highest of its pitch within so many steps; 0 keeps every step above
+            the threshold (ticks, where notes can repeat each step), 5 frames (29 ms) suit audio.
         min_length: steps after an onset in which activity is not asked for.
         refine: whether to place onsets between steps, at the top of a triangle through the peak and its
             neighbours (Kong et al., arXiv 2010.01815).
     """
-    onset = probabilities[..., ONSET]
-    steps, pitches = np.nonzero(onset >= onset_threshold)
+    return decode_blocks([probabilities], onset_threshold, active_threshold, suppression, min_length, refine)
+
+
+def decode_blocks(
+    blocks: Iterable[Float[np.ndarray, "_ 128 3"]],
+    onset_threshold: float = 0.5,
+    active_threshold: float = 0.5,
+    suppression: int = 0,
+    min_length: int = 1,
+    refine: bool = False,
+) -> Notes:
+    """Pick notes from successive blocks of one roll, of any lengths: what `decode_roll` gives for the whole.
+
+    Only the places where something happens are kept, so the memory needed is that of one block.
+    """
+    found: list[_Candidates] = []
+    edges: list[_Edges] = []
+    context = np.zeros((1, N_PITCHES, N_PLANES), np.float32)  # the row before those not yet looked at
+    n_steps = 0  # rows seen; the last one waits in `context` for the row after it
+    for block in blocks:
+        if not len(block):
+            continue
+        rows = np.concatenate([context, block])
+        first = n_steps - (len(context) - 1)  # step of rows[1]
+        found.append(_candidates(rows, first, onset_threshold))
+        edges.append(_edges(rows[len(context) - 1 :, :, ACTIVE] >= active_threshold, n_steps))
+        context = rows[-2:]
+        n_steps += len(block)
+    if not n_steps:
+        return empty_notes()
+    closed = np.concatenate([context, np.zeros_like(context[:1])])
+    found.append(_candidates(closed, n_steps - 1, onset_threshold))
+    steps, pitches, value, before, after, velocity = map(np.concatenate, zip(*found, strict=True))
+    inner = (steps > 0) & (steps < n_steps - 1)
+    times = steps + np.where(inner, _triangle_shift(value, before, after), 0.0) if refine else steps * 1.0
+    onsets = _Onsets(steps, pitches, times, velocity)
     if suppression > 0:
-        highest = _peaks(steps, pitches, onset[steps, pitches], len(onset), suppression)
-        steps, pitches = steps[highest], pitches[highest]
-    times = steps + _triangle_shift(onset, steps, pitches) if refine else steps.astype(np.float64)
-    active = probabilities[..., ACTIVE] >= active_threshold
-    return _assemble(steps, pitches, times, active, probabilities, min_length)
+        highest = _peaks(steps, pitches, value, n_steps, suppression)
+        onsets = _Onsets(*(column[highest] for column in onsets))
+    return _assemble(onsets, _Edges(*map(np.concatenate, zip(*edges, strict=True))), n_steps, min_length)
+
+
+class _Candidates(NamedTuple):
+    """Steps where an onset is probable, how much so there and one step before and after; the velocity."""
+
+    steps: Int[np.ndarray, " n"]
+    pitches: Int[np.ndarray, " n"]
+    value: Float[np.ndarray, " n"]
+    before: Float[np.ndarray, " n"]
+    after: Float[np.ndarray, " n"]
+    velocity: Float[np.ndarray, " n"]
+
+
+class _Edges(NamedTuple):
+    """Where pitches become active or stop being so."""
+
+    steps: Int[np.ndarray, " n"]
+    pitches: Int[np.ndarray, " n"]
+    rising: Bool[np.ndarray, " n"]
+
+
+class _Onsets(NamedTuple):
+    """Chosen onsets: the step, the pitch, the refined time and the velocity 0..1."""
+
+    steps: Int[np.ndarray, " n"]
+    pitches: Int[np.ndarray, " n"]
+    times: Float[np.ndarray, " n"]
+    velocity: Float[np.ndarray, " n"]
 
 
 def _draw(notes: Notes, n_steps: int, start: int) -> Float32[np.ndarray, "T 128 3"]:
     roll = np.zeros((n_steps, N_PITCHES, N_PLANES), np.float32)
     begin = _nearest(notes[:, ON]) - start
     end = np.maximum(_nearest(notes[:, OFF]) - start, begin + 1)
-    seen = (end > 0) & (begin < n_steps)
-    order = np.flatnonzero(seen)[np.argsort(begin[seen], kind="stable")]
-    begin, end = begin[order], end[order]
-    pitch, velocity = _nearest(notes[order, PITCH]), notes[order, LOUD] / MAX_VELOCITY
-    first, last = np.maximum(begin, 0), np.minimum(end, n_steps)
-    lengths = last - first
-    rows = np.arange(lengths.sum()) + np.repeat(first - (np.cumsum(lengths) - lengths), lengths)
-    columns = np.repeat(pitch, lengths)
-    roll[rows, columns, ACTIVE] = 1.0
-    roll[rows, columns, VELOCITY] = np.repeat(velocity, lengths)
+    seen = np.flatnonzero((end > 0) & (begin < n_steps))
+    order = seen[np.argsort(begin[seen], kind="stable")]
+    begin, end, pitch = begin[order], end[order], _nearest(notes[order, PITCH])
+    first, lengths = np.maximum(begin, 0), np.minimum(end, n_steps) - np.maximum(begin, 0)
+    # Every cell of every note, as rows of a view [T * 128, 3]; of repeated cells the last one stays.
+    within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    cells = (np.repeat(first, lengths) + within) * N_PITCHES + np.repeat(pitch, lengths)
+    flat = roll.reshape(-1, N_PLANES)
+    flat[cells, ACTIVE] = 1.0
+    flat[cells, VELOCITY] = np.repeat(notes[order, LOUD] / MAX_VELOCITY, lengths)
     inside = begin >= 0
     roll[begin[inside], pitch[inside], ONSET] = 1.0
     return roll
 
 
 def _nearest(values: Float[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-    """Round half up, so that notes half a step apart stay apart alike everywhere."""
+    """Round halves up, so that notes one step apart stay so wherever they fall."""
     return np.floor(values + 0.5).astype(np.int64)
+
+
+def _candidates(rows: Float[np.ndarray, "_ 128 3"], first: int, threshold: float) -> _Candidates:
+    """Collect onsets in rows[1:-1]; rows[1] is step `first`."""
+    onset = rows[..., ONSET]
+    i, pitches = np.nonzero(onset[1:-1] >= threshold)
+    before, value, after = (onset[i + k, pitches].astype(np.float64) for k in range(3))
+    return _Candidates(i + first, pitches, value, before, after, rows[i + 1, pitches, VELOCITY])
+
+
+def _edges(active: Bool[np.ndarray, "_ 128"], first: int) -> _Edges:
+    """Collect changes from each row to the next; active[1] is step `first`."""
+    i, pitches = np.nonzero(active[1:] != active[:-1])
+    return _Edges(i + first, pitches, active[i + 1, pitches])
 
 
 def _peaks(
@@ -98,11 +177,12 @@ def _peaks(
     n_steps: int,
     radius: int,
 ) -> Int[np.ndarray, " m"]:
-    """Give the indices of candidates that are the highest of their pitch within `radius` steps, first of ties."""
-    order = np.lexsort((steps, pitches))
-    # One line for all pitches, far enough apart that no window reaches across.
-    line = (pitches * (n_steps + radius) + steps)[order]
-    value = values[order]
+    """Give the indices of candidates highest of their pitch within `radius` steps, the first of equals."""
+    line = (
+        pitches * (n_steps + radius) + steps
+    )  # all pitches in turn, so far apart that no window reaches across
+    order = np.argsort(line)
+    line, value = line[order], values[order]
     keep = np.ones(len(order), bool)
     for distance in range(1, radius + 1):
         near = line[distance:] - line[:-distance] <= radius
@@ -110,50 +190,38 @@ def _peaks(
             break
         keep[distance:] &= ~(near & (value[:-distance] >= value[distance:]))
         keep[:-distance] &= ~(near & (value[distance:] > value[:-distance]))
-    return np.sort(order[keep])
+    return order[keep]
 
 
 def _triangle_shift(
-    onset: Float[np.ndarray, "T 128"], steps: Int[np.ndarray, " n"], pitches: Int[np.ndarray, " n"]
+    peak: Float[np.ndarray, " n"], before: Float[np.ndarray, " n"], after: Float[np.ndarray, " n"]
 ) -> Float[np.ndarray, " n"]:
-    """Give the offset, -0.5..0.5 steps, of the top of the triangle through three points round each peak."""
-    before = onset[np.maximum(steps - 1, 0), pitches].astype(np.float64)
-    after = onset[np.minimum(steps + 1, len(onset) - 1), pitches].astype(np.float64)
-    drop = onset[steps, pitches] - np.minimum(before, after)
-    shift = 0.5 * (after - before) / np.maximum(drop, 1e-9)
-    inner = (steps > 0) & (steps < len(onset) - 1)
-    return np.where(inner, np.clip(shift, -0.5, 0.5), 0.0)
+    """Give where the top of the triangle through three points is, -0.5..0.5 steps from the middle one."""
+    drop = np.maximum(peak - np.minimum(before, after), 1e-9)
+    return np.clip(0.5 * (after - before) / drop, -0.5, 0.5)
 
 
-def _assemble(
-    steps: Int[np.ndarray, " n"],
-    pitches: Int[np.ndarray, " n"],
-    times: Float[np.ndarray, " n"],
-    active: Bool[np.ndarray, "T 128"],
-    roll: Float[np.ndarray, "T 128 3"],
-    min_length: int,
-) -> Notes:
-    """Find each onset's end: its activity's, or the pitch's next onset."""
-    if not len(steps):
+def _assemble(onsets: _Onsets, edges: _Edges, n_steps: int, min_length: int) -> Notes:
+    """Find each onset's end: where activity stops, or the pitch's next onset."""
+    if not len(onsets.steps):
         return empty_notes()
-    n_steps = len(active)
-    order = np.lexsort((steps, pitches))
-    steps, pitches, times = steps[order], pitches[order], times[order]
-    # Where activity stops, as positions on one line of all pitches in turn.
-    fall_steps, fall_pitches = np.nonzero(active[:-1] & ~active[1:])
-    last = np.flatnonzero(active[-1])
     width = n_steps + 1
-    falls = np.concatenate([fall_pitches * width + fall_steps + 1, last * width + n_steps])
-    falls.sort()
-    falls = np.append(falls, N_PITCHES * width)
+    order = np.argsort(onsets.pitches * width + onsets.steps)
+    steps, pitches, times, velocity = (column[order] for column in onsets)
+    # Edges on one line of all pitches in turn; the one before a step tells whether the pitch sounds.
+    edge = edges.pitches * width + edges.steps
+    edge_order = np.argsort(edge)
+    edge, rising = np.append(edge[edge_order], N_PITCHES * width), edges.rising[edge_order]
     asked = np.minimum(steps + min_length, n_steps)  # activity counts from here on
-    sounding = (asked < n_steps) & active[np.minimum(asked, n_steps - 1), pitches]
-    stop = falls[np.searchsorted(falls, pitches * width + asked, side="right")] - pitches * width
-    ends = np.where(sounding, stop, asked).astype(np.float64)
+    after = np.searchsorted(edge, pitches * width + asked, side="right")
+    before = after - 1
+    sounding = (before >= 0) & (edge[before] >= pitches * width)
+    sounding[sounding] = rising[before[sounding]]
+    stop = np.minimum(edge[after] - pitches * width, n_steps)  # past the line's end: active to the last step
+    ends = np.where(sounding & (asked < n_steps), stop, asked).astype(np.float64)
     same = pitches[1:] == pitches[:-1]
     ends[:-1] = np.where(same, np.minimum(ends[:-1], times[1:]), ends[:-1])
-    velocity = np.clip(np.round(roll[steps, pitches, VELOCITY].astype(np.float64) * MAX_VELOCITY), 1, 127)
-    # Refinement may move an onset by half a step, past an end that is not refined.
-    ends = np.maximum(ends, np.nextafter(times, np.inf))
-    notes = np.column_stack([times, ends, pitches, velocity])
+    loud = np.clip(np.round(velocity.astype(np.float64) * MAX_VELOCITY), 1, 127)
+    notes = np.column_stack([times, ends, pitches, loud])
+    notes = notes[ends > times]  # refined onsets of neighbouring steps can meet
     return notes[np.lexsort((notes[:, PITCH], notes[:, ON]))]

@@ -1,7 +1,7 @@
 """Standard MIDI Files: bytes to events and back.
 
-Written out because every reader of the corpus passes here: five times as fast as mido, and hostile bytes end in
-one kind of error. Source: the MIDI Association's Standard MIDI Files 1.0 (RP-001).
+Written out because the whole corpus passes here: several times as fast as mido, and hostile bytes end in one
+kind of error. Source: the MIDI Association's Standard MIDI Files 1.0 (RP-001).
 """
 
 import struct
@@ -30,8 +30,8 @@ class Event(NamedTuple):
 def parse(content: bytes) -> tuple[float, bool, list[list[Event]]]:
     """Read a file -> (units a quarter note, whether tempo events count, tracks of events).
 
-    Pressure, pitch bend and system messages are skipped. Files timed in SMPTE frames have no quarter notes: half a
-    second is taken for one and their tempo events do not count.
+    Pressure, pitch bend and system messages are skipped. Files timed in SMPTE frames have no quarter notes:
+    half a second is taken for one and their tempo events do not count.
 
     Raises:
         ValueError: says what is wrong with the bytes.

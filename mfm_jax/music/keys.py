@@ -129,9 +129,9 @@ def find_metre(text: str) -> tuple[tuple[int, int] | None, tuple[int, int] | Non
     for name, metre in _METRE_NAMES.items():
         if (at := lower.find(name)) >= 0:
             return metre, (at, at + len(name))
-    if match := _COUNTED.search(lower):
-        num = _NUMBERS.get(match["num"]) or int(match["num"])
-        return (num, 8 if num == 6 else 4), match.span()
+    if counted := _COUNTED.search(lower):
+        num = _NUMBERS.get(counted["num"]) or int(counted["num"])
+        return (num, 8 if num == 6 else 4), counted.span()
     return None, None
 
 

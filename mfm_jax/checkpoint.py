@@ -1,0 +1,151 @@
+"""Weights on disk: safetensors files that carry their own config, and Orbax checkpoints of training."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from mfm_jax.axes import Params
+
+FORMAT = "mfm_jax.1"
+
+
+class Weights(NamedTuple):
+    """What a weights file holds: parameters (float32), the model's config and free facts (training, scores)."""
+
+    params: Params
+    config: dict[str, Any]
+    meta: dict[str, Any]
+
+
+def save_weights(
+    path: str | Path,
+    params: Params,
+    config: dict[str, Any],
+    meta: dict[str, Any] | None = None,
+    half: bool = False,
+) -> None:
+    """Write parameters and their config as one safetensors file that appears only when whole.
+
+    Args:
+        path: the file.
+        params: nested dict of arrays; names become 'a/b/c' and must not hold '/'.
+        config: `config.to_dict` of the model's config.
+        meta: anything that JSON can say.
+        half: store float32 as float16; `load_weights` gives float32 again.
+    """
+    target = Path(path)
+    arrays = {}
+    for name, value in flatten(params).items():
+        array = np.asarray(value)
+        if half and array.dtype == np.float32:
+            # Beyond float16's range a weight would become infinite: keep such an array whole.
+            fits = not array.size or np.abs(array).max() < np.finfo(np.float16).max
+            array = array.astype(np.float16) if fits else array
+        arrays[name] = np.ascontiguousarray(array)
+    told = {"format": FORMAT, "config": json.dumps(config, sort_keys=True), "meta": json.dumps(meta or {})}
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        save_file(arrays, temporary, metadata=told)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_weights(path: str | Path) -> Weights:
+    """Read what `save_weights` wrote; float16 comes back as float32.
+
+    Raises:
+        ValueError: no such file, not safetensors, or not one of ours.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: no such weights file; give one that save_weights wrote")
+    arrays: dict[str, np.ndarray] = {}
+    try:
+        with safe_open(str(path), framework="np") as file:
+            told = file.metadata() or {}
+            if told.get("format") != FORMAT:
+                raise ValueError(
+                    f"{path}: not weights of this package ({FORMAT}); other files need `mfm convert`"
+                )
+            for name in file.keys():  # noqa: SIM118 (not a mapping)
+                array = file.get_tensor(name)
+                arrays[name] = array.astype(np.float32) if array.dtype == np.float16 else array
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a readable safetensors file ({error}); fetch it again") from None
+    return Weights(unflatten(arrays), json.loads(told["config"]), json.loads(told["meta"]))
+
+
+def weights_hash(path: str | Path) -> str:
+    """Give the first 16 hex digits of the file's SHA-256."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def flatten(tree: Params) -> dict[str, Any]:
+    """Give the leaves of a nested dict by their path 'a/b/c', sorted."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}/{below}": leaf for below, leaf in flatten(value).items()}
+        else:
+            flat[name] = value
+    return dict(sorted(flat.items()))
+
+
+def unflatten(flat: dict[str, Any]) -> Params:
+    """Undo `flatten`."""
+    tree: Params = {}
+    for name, leaf in flat.items():
+        *above, last = name.split("/")
+        node = tree
+        for part in above:
+            node = node.setdefault(part, {})
+        node[last] = leaf
+    return tree
+
+
+class Checkpoints:
+    """Orbax checkpoints of a run: arrays of the training state, position in the data, config; the newest are kept."""
+
+    def __init__(self, folder: str | Path, keep: int = 2) -> None:
+        """Open or create the folder; half-written checkpoints of a killed run are ignored and removed."""
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
+        self._manager = ocp.CheckpointManager(Path(folder).absolute(), options=options)
+
+    def latest(self) -> int | None:
+        """Give the step of the newest whole checkpoint."""
+        step: int | None = self._manager.latest_step()
+        return step
+
+    def save(self, step: int, state: Any, facts: dict[str, Any]) -> None:
+        """Write a checkpoint; `facts` is what JSON can say (data position, config, counters)."""
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), facts=ocp.args.JsonSave(facts))
+        self._manager.save(step, args=items, force=True)
+        self._manager.wait_until_finished()
+
+    def facts(self, step: int) -> dict[str, Any]:
+        """Read only the facts of a checkpoint."""
+        restored = self._manager.restore(step, args=ocp.args.Composite(facts=ocp.args.JsonRestore()))
+        facts: dict[str, Any] = restored["facts"]
+        return facts
+
+    def restore(self, step: int, like: Any) -> Any:
+        """Read the arrays of a checkpoint into the shapes, types and shardings of `like`."""
+        shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        items = ocp.args.Composite(state=ocp.args.StandardRestore(shapes))
+        # Orbax may hand out arrays that alias its read buffers: copies are safe to donate.
+        return jax.tree.map(jnp.copy, self._manager.restore(step, args=items)["state"])
+
+    def close(self) -> None:
+        """Finish writing."""
+        self._manager.close()

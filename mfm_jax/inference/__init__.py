@@ -1,1 +1,1 @@
-""""""
+"""The workflows: audio, scores and prompts in, music out."""

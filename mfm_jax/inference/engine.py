@@ -1,0 +1,159 @@
+"""Weights in memory and the jitted steps that every workflow is made of.
+
+Each step has one static shape (a window of frames or of ticks, one item), so it compiles once for any length
+of input, and an item gives the same bytes alone and among others.
+"""
+
+import functools
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from mfm_jax.axes import Params
+from mfm_jax.checkpoint import load_weights, weights_hash
+from mfm_jax.config import build
+from mfm_jax.models.codec import CodecConfig, MidiAudioCodec
+from mfm_jax.models.codec_transcriber import Heard
+from mfm_jax.models.generator import Generator, GeneratorConfig
+from mfm_jax.models.text import TextConfig
+from mfm_jax.models.text_loading import Text, load_tokeniser
+from mfm_jax.models.vae import VAE, VAEConfig
+
+PRETRAINED = Path(__file__).parents[1] / "pretrained"
+WEIGHTS = {"vae": "vae.safetensors", "codec": "codec.safetensors", "generator": "generator.safetensors"}
+
+
+class Part(NamedTuple):
+    """One model: the module, its parameters, and the metadata of its weights."""
+
+    module: Any
+    params: Params
+    meta: dict[str, Any]
+
+
+def keep_compiled_code() -> None:
+    """Keep compiled code between runs, in JAX_COMPILATION_CACHE_DIR or the user's cache folder."""
+    if not getattr(jax.config, "jax_compilation_cache_dir", None):
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(caches / "mfm-jax" / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+class Engine:
+    """Loads each model on first use from a folder of weights."""
+
+    def __init__(self, folder: str | Path | None = None):
+        """Take the folder; None for the weights that come with the package.
+
+        Raises:
+            ValueError: there is no such folder.
+        """
+        self.folder = PRETRAINED if folder is None else Path(folder)
+        if not self.folder.is_dir():
+            raise ValueError(f"{self.folder}: no such folder of weights; omit --model for the embedded ones")
+
+    def _load(self, name: str, module: Any, schema: Any) -> Part:
+        path = self.folder / WEIGHTS[name]
+        if not path.is_file():
+            raise ValueError(f"{path}: no weights of the {name}; train them or choose another --model")
+        params, config, meta = load_weights(path)
+        return Part(module(build(schema, config)), params, meta)
+
+    @functools.cached_property
+    def vae(self) -> Part:
+        """The VAE."""
+        return self._load("vae", VAE, VAEConfig)
+
+    @functools.cached_property
+    def codec(self) -> Part:
+        """The codec between rolls, z and frames."""
+        return self._load("codec", MidiAudioCodec, CodecConfig)
+
+    @functools.cached_property
+    def generator(self) -> Part:
+        """The generator of z."""
+        return self._load("generator", Generator, GeneratorConfig)
+
+    @functools.cached_property
+    def text(self) -> Text:
+        """The text encoder."""
+        path = self.folder / "text.safetensors"
+        if not path.is_file():
+            raise ValueError(f"{path}: no weights of the text encoder; choose another --model")
+        params, config, _ = load_weights(path)
+        variables = params if "params" in params else {"params": params}
+        return Text(build(TextConfig, config), variables, load_tokeniser(self.folder / "tokenizer.json"))
+
+    def facts(self) -> dict[str, Any]:
+        """Name the weights that are used, by their hashes."""
+        files = sorted(path for path in self.folder.glob("*.safetensors"))
+        return {path.stem: weights_hash(path) for path in files}
+
+    def encode(self, wave: np.ndarray) -> Float[Array, "F D"]:
+        """Encode mono audio [S] at 44.1 kHz to the means of its VAE frames."""
+        frames: Float[Array, "F D"] = self._vae("encode", wave[None])[0][0]
+        return frames
+
+    def listen(self, latent: Float[Array, "F D"]) -> Heard:
+        """Hear frames once, before asking for instruments."""
+        heard: Heard = self._codec("listen", latent[None])
+        return heard
+
+    def answer(self, heard: Heard, category: int, percussion: bool) -> np.ndarray:
+        """Give roll probabilities [F, 128, 3] of one instrument; -1 is the mixture."""
+        return _probabilities(self._codec("answer", heard, np.array([category]), np.array([percussion])))
+
+    def gather(self, heard: Heard, frame_ticks: np.ndarray, n_ticks: int) -> np.ndarray:
+        """Pool what was heard to z [n_ticks, 64]."""
+        return np.asarray(self._codec("gather", heard, frame_ticks[None], static=(n_ticks,))[0])
+
+    def encode_roll(self, rolls: np.ndarray, categories: np.ndarray, percussion: np.ndarray) -> np.ndarray:
+        """Encode rolls [I, T, 128, 3] to z [T, 64]; a category of -1 marks an empty row."""
+        mask = categories >= 0
+        ask = np.maximum(categories, 0)[None], percussion[None], mask[None]
+        return np.asarray(self._codec("encode_roll", rolls[None], *ask)[0])
+
+    def decode_roll(self, z: np.ndarray, category: int, percussion: bool) -> np.ndarray:
+        """Decode z [T, 64] to roll probabilities [T, 128, 3] of one instrument."""
+        return _probabilities(
+            self._codec("decode_roll", z[None], np.array([category]), np.array([percussion]))
+        )
+
+    def to_vae(
+        self,
+        z: np.ndarray,
+        frame_ticks: np.ndarray,
+        instruments: np.ndarray,
+        timbre: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Turn z [T, 64] into VAE frames at `frame_ticks` [F]; `instruments` [19] says what sounds."""
+        if timbre is None:
+            timbre = np.zeros(2 * self.codec.module.config.to_frames.latent, np.float32)
+        given = z[None], frame_ticks[None], instruments[None], timbre[None]
+        return np.asarray(self._codec("to_vae", *given)[0])
+
+    def _vae(self, method: str, *given: Any) -> Any:
+        return _run(self.vae.module, method, (), self.vae.params, *given)
+
+    def _codec(self, method: str, *given: Any, static: tuple[int, ...] = ()) -> Any:
+        return _run(self.codec.module, method, static, self.codec.params, *given)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _run(module: Any, method: str, static: tuple[int, ...], params: Params, *given: Any) -> Any:
+    """Apply a method of a module; the parameters are an argument, so compiled code serves any weights."""
+    return module.apply({"params": params}, *given, *static, method=method)
+
+
+def _probabilities(logits: Array) -> np.ndarray:
+    return np.asarray(_sigmoid(logits)[0])
+
+
+@jax.jit
+def _sigmoid(logits: Array) -> Array:
+    return jax.nn.sigmoid(logits)

@@ -1,0 +1,143 @@
+"""The workflows as Python calls: lists in, lists out."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mfm_jax.inference import workflows
+from mfm_jax.inference.engine import Engine
+from mfm_jax.inference.generation import Wish, generate, seeds_of, understand
+from mfm_jax.inference.pieces import Piece
+from mfm_jax.inference.tape import Source
+from mfm_jax.inference.vae import FrozenVAE
+from mfm_jax.music.notes import Score
+
+
+class MusicModel:
+    """Generates, transcribes, synthesises, edits and explores music with one set of weights.
+
+    Every call takes a list and gives a list of `Piece` in the same order; an item gives the same bytes alone
+    and among others. Audio is a path or an array [S] at 44.1 kHz, a score is a path or a `Score`.
+    """
+
+    def __init__(self, engine: Engine):
+        """Wrap loaded weights; users call `from_pretrained`."""
+        self.engine = engine
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path | None = None) -> "MusicModel":
+        """Open a folder of weights; None for those that come with the package.
+
+        Raises:
+            ValueError: the folder is missing.
+        """
+        return cls(Engine(path))
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        *,
+        seed: int | Sequence[int] = 0,
+        seconds: float | None = None,
+        bars: int | None = None,
+        tempo: float | None = None,
+        key: str | None = None,
+        metre: str | None = None,
+        instruments: str | None = None,
+        temperature: float = 1.0,
+        guidance: float = 1.0,
+    ) -> list[Piece]:
+        """Write music for prompts. Arguments win over what a prompt says.
+
+        Args:
+            prompts: what to play, in words.
+            seed: one for all, or one for each. A prompt that is repeated gets the next seeds.
+            seconds: length; 20 unless the prompt says otherwise.
+            bars: length in bars instead.
+            tempo: quarter notes a minute.
+            key: such as "G major".
+            metre: such as "3/4".
+            instruments: such as "piano, cello".
+            temperature: below 1 safer, above 1 bolder.
+            guidance: above 1 keeps closer to the prompt.
+
+        Raises:
+            ValueError: an empty or endless prompt, or a control out of range.
+        """
+        wish = Wish(seconds, bars, tempo, key, metre, instruments, temperature, guidance)
+        plans = understand(prompts, wish)
+        return list(generate(self.engine, plans, seeds_of(prompts, seed), wish))
+
+    def synthesise(self, scores: Sequence[str | Path | Score]) -> list[Piece]:
+        """Play scores, keeping their tempo, metre and instruments."""
+        return [workflows.synthesise(self.engine, score).piece() for score in scores]
+
+    def transcribe(
+        self, audio: Sequence[Source], *, instruments: str | None = None, tempo: float | None = None
+    ) -> list[Piece]:
+        """Write the notes of recordings.
+
+        Args:
+            audio: recordings.
+            instruments: what plays; each instrument gets its own track. Found by listening unless given.
+            tempo: of the score's grid, 120 unless given; it does not move notes in time.
+        """
+        return [workflows.transcribe(self.engine, source, instruments, tempo) for source in audio]
+
+    def resynthesise(
+        self,
+        audio: Sequence[Source],
+        *,
+        transpose: int = 0,
+        tempo: float | None = None,
+        edited: Sequence[str | Path | Score] | None = None,
+    ) -> list[Piece]:
+        """Transcribe, edit and play again; samples that no edit touches equal those of the unedited version.
+
+        Args:
+            audio: recordings.
+            transpose: semitones.
+            tempo: new tempo; a recording is taken as 120 bpm.
+            edited: for each recording, the transcription as you changed it.
+        """
+        if edited is not None and len(edited) != len(audio):
+            raise ValueError(f"{len(edited)} edited scores for {len(audio)} recordings: give one for each")
+        scores = [None] * len(audio) if edited is None else list(edited)
+        return [
+            workflows.resynthesise(self.engine, source, transpose, tempo, score).piece()
+            for source, score in zip(audio, scores)
+        ]
+
+    def reconstruct(self, audio: Sequence[Source]) -> list[tuple[Piece, Piece]]:
+        """Send recordings through the VAE latent, and through the music latent z: what does each keep?"""
+        pairs = []
+        for source in audio:
+            frames, music = workflows.reconstruct(self.engine, source)
+            pairs.append((frames.piece(), music.piece()))
+        return pairs
+
+    def explore(
+        self,
+        sources: Sequence[Source | Score],
+        *,
+        steps: int = 5,
+        vary: str | None = None,
+        direction: str | None = None,
+        amount: float = 1.0,
+        seconds: float | None = None,
+        seed: int = 0,
+    ) -> list[Piece]:
+        """Move in latent space from one source, or between two; see `mfm explore --help`."""
+        made = workflows.explore(self.engine, sources, steps, vary, direction, amount, seconds, seed)
+        return [sounding.piece() for sounding in made]
+
+
+def load_vae(path: str | Path | None = None) -> FrozenVAE:
+    """Open a VAE from its weights file, or from a folder that holds `vae.safetensors`.
+
+    The result has `.sample_rate`, `.hop` and `.latent_dim`, `encode(wave [B, S]) -> (mean, std)` and
+    `decode(z [B, F, D], noise=None) -> wave` [B, S], jitted.
+
+    Raises:
+        ValueError: no such weights.
+    """
+    return FrozenVAE.load(path)

@@ -1,0 +1,43 @@
+"""A VAE as users hold it: weights and two jitted calls."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+from jaxtyping import Array
+
+from mfm_jax.axes import Frames, Params, Wave
+from mfm_jax.inference.engine import PRETRAINED, Engine
+
+
+class FrozenVAE:
+    """Encodes waves to latents and decodes them; see `load_vae`."""
+
+    def __init__(self, module: Any, params: Params):
+        self.module = module
+        self.params = params
+        self.sample_rate: int = module.config.sample_rate
+        self.hop: int = module.config.hop
+        self.latent_dim: int = module.config.latent_dim
+        self._encode = jax.jit(lambda params, wave: module.apply({"params": params}, wave, method="encode"))
+
+    @classmethod
+    def load(cls, path: str | Path | None) -> "FrozenVAE":
+        """Open a weights file or a folder that holds one."""
+        place = PRETRAINED if path is None else Path(path)
+        part = Engine(place.parent if place.is_file() else place).vae
+        return cls(part.module, part.params)
+
+    def encode(self, wave: Wave) -> tuple[Frames, Frames]:
+        """Give mean and standard deviation [B, F, D] of waves [B, S]; F = ceil(S / hop)."""
+        mean, std = self._encode(self.params, wave)
+        return mean, std
+
+    def decode(self, z: Frames, noise: Array | None = None) -> Wave:
+        """Give the wave [B, F * hop] of latents [B, F, D].
+
+        Args:
+            z: latents.
+            noise: key of the random phases; None for a fixed one.
+        """
+        raise NotImplementedError

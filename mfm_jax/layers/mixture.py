@@ -1,0 +1,153 @@
+"""Mixture-density output: a vector drawn group by group, each group a mixture of diagonal Gaussians.
+
+The recipe is GIVT's (arXiv 2312.02116): continuous latents, a mixture of Gaussians at the output, temperature
+at sampling. One diagonal mixture over 64 or more dimensions averages over modes, so the vector is cut into
+groups and each group is conditioned on those before it: a small autoregression inside one step.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from mfm_jax.config import config
+
+LOG_TWO_PI = 1.8378770664093453
+
+
+@config
+class MixtureConfig:
+    """Size of a grouped mixture head.
+
+    Attributes:
+        width: dimensions of the vector; a multiple of `group`.
+        group: dimensions drawn together.
+        components: Gaussians per group.
+        hidden: width of each group's small network.
+        noise: standard deviation of the noise that training adds to targets. Densities include it, samples
+            leave it out.
+    """
+
+    width: int = 64
+    group: int = 4
+    components: int = 8
+    hidden: int = 96
+    noise: float = 0.3
+
+
+def mixture_log_prob(
+    x: Float[Array, "*G S"],
+    logits: Float[Array, "*G K"],
+    mean: Float[Array, "*G K S"],
+    scale: Float[Array, "*G K S"],
+) -> Float[Array, "*G"]:
+    """Log density, in nats, of `x` [.., S] under K diagonal Gaussians."""
+    z = (x[..., None, :] - mean) / scale
+    gaussian = -0.5 * (z * z + LOG_TWO_PI).sum(-1) - jnp.log(scale).sum(-1)
+    return jax.nn.logsumexp(jax.nn.log_softmax(logits) + gaussian, axis=-1)
+
+
+def mixture_sample(
+    key: Key[Array, ""],
+    logits: Float[Array, "K"],
+    mean: Float[Array, "K S"],
+    scale: Float[Array, "K S"],
+    temperature: Float[Array, ""] | float,
+    spread: Float[Array, ""] | float,
+) -> Float[Array, "S"]:
+    """Draw one vector [S]: `temperature` flattens or sharpens the choice of Gaussian, `spread` scales its width."""
+    pick, draw = jax.random.split(key)
+    chosen = jax.random.categorical(pick, logits / jnp.maximum(temperature, 1e-3))
+    noise = jax.random.normal(draw, mean.shape[1:])
+    which = jax.nn.one_hot(chosen, logits.shape[0], dtype=mean.dtype)
+    return which @ mean + which @ scale * noise * spread
+
+
+def split_outputs(
+    out: Float[Array, "*G O"], components: int
+) -> tuple[Float[Array, "*G K"], Float[Array, "*G K S"], Float[Array, "*G K S"]]:
+    """Cut raw outputs into the logits, means and noise-free scales of K Gaussians."""
+    logits, rest = out[..., :components], out[..., components:]
+    mean, raw = jnp.split(rest.reshape(*out.shape[:-1], 2, components, -1), 2, axis=-3)
+    return logits, mean[..., 0, :, :], jnp.exp(jnp.clip(raw[..., 0, :, :], -5.0, 2.0))
+
+
+class GroupedMixture(nn.Module):
+    """Density over vectors [.., width] given hidden features [.., D]; see the module docstring."""
+
+    config: MixtureConfig
+
+    def setup(self) -> None:
+        c = self.config
+        if c.width % c.group:
+            raise ValueError(f"mixture width {c.width} must be a multiple of its group {c.group}")
+        self.groups = c.width // c.group
+        self.outputs = c.components * (1 + 2 * c.group)
+        self.trunk = nn.Dense(self.groups * c.hidden, name="trunk")
+        self.carry = self.param("carry", nn.initializers.normal(c.width**-0.5), (c.width, self.groups * c.hidden))
+        self.head = self.param(
+            "head", nn.initializers.normal(0.5 * c.hidden**-0.5), (self.groups, c.hidden, self.outputs)
+        )
+        self.bias = self.param("bias", self._spread_means, (self.groups, self.outputs))
+
+    def _spread_means(self, key: Key[Array, ""], shape: tuple[int, int]) -> Float[Array, "G O"]:
+        """Start with components apart (means ~ N(0, 1)) and wide (scale about 0.7)."""
+        c = self.config
+        means = jax.random.normal(key, (shape[0], c.components * c.group))
+        zeros = jnp.zeros((shape[0], c.components))
+        scales = jnp.full((shape[0], c.components * c.group), -0.4)
+        return jnp.concatenate([zeros, means, scales], axis=-1)
+
+    def __call__(
+        self, hidden: Float[Array, "*B D"], x: Float[Array, "*B W"], base: Float[Array, "*B W"] | None = None
+    ) -> Float[Array, "*B"]:
+        """Log density, in nats, of `x`; `base` is added to every mean."""
+        c = self.config
+        group_of_row = jnp.arange(c.width) // c.group
+        group_of_column = jnp.arange(self.groups * c.hidden) // c.hidden
+        before = group_of_row[:, None] < group_of_column[None, :]
+        inner = nn.gelu(self.trunk(hidden) + x @ (self.carry * before))
+        inner = inner.reshape(*hidden.shape[:-1], self.groups, c.hidden)
+        out = jnp.einsum("...gh,gho->...go", inner, self.head)
+        out = out + jnp.broadcast_to(self.bias, out.shape)
+        logits, mean, scale = split_outputs(out, c.components)
+        target = x if base is None else x - base
+        target = target.reshape(*x.shape[:-1], self.groups, c.group)
+        return mixture_log_prob(target, logits, mean, jnp.sqrt(scale**2 + c.noise**2)).sum(-1)
+
+    def sample(
+        self,
+        hidden: Float[Array, "B D"],
+        keys: Key[Array, "B"],
+        temperature: Float[Array, ""] | float = 1.0,
+        spread: Float[Array, ""] | float = 1.0,
+        base: Float[Array, "B W"] | None = None,
+    ) -> Float[Array, "B W"]:
+        """Draw one vector per example with its own key, so that a batch draws what each example would alone.
+
+        Args:
+            hidden: features [B, D].
+            keys: one random key per example [B].
+            temperature: of the choice among components.
+            spread: factor on every component's standard deviation (without the training noise).
+            base: added to the means [B, W].
+        """
+        c = self.config
+        carry = self.carry.reshape(self.groups, c.group, self.groups * c.hidden)
+        head, bias = self.head, self.bias
+        start = self.trunk(hidden)
+        split_keys = jax.vmap(lambda key: jax.random.split(key, self.groups))(keys)
+
+        def one(g: Array, carried: tuple[Array, Array]) -> tuple[Array, Array]:
+            features, drawn = carried
+            inner = nn.gelu(jax.lax.dynamic_slice_in_dim(features, g * c.hidden, c.hidden, axis=1))
+            logits, mean, scale = split_outputs(inner @ head[g] + bias[g][None], c.components)
+            x = jax.vmap(mixture_sample, in_axes=(0, 0, 0, 0, None, None))(
+                split_keys[:, g], logits, mean, scale, temperature, spread
+            )
+            if base is not None:
+                x = x + jax.lax.dynamic_slice_in_dim(base, g * c.group, c.group, axis=1)
+            return features + x @ carry[g], jax.lax.dynamic_update_slice_in_dim(drawn, x, g * c.group, axis=1)
+
+        drawn = jnp.zeros((hidden.shape[0], c.width), hidden.dtype)
+        return jax.lax.fori_loop(0, self.groups, one, (start, drawn))[1]

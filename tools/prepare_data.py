@@ -39,6 +39,11 @@ def main() -> int:
     stage.add_argument("--out", required=True)
     stage.add_argument("--workers", type=int, default=2)
 
+    stage = stages.add_parser("encode", help="clip records + frozen VAE -> latent records")
+    stage.add_argument("clips")
+    stage.add_argument("--vae", required=True, help="vae.safetensors")
+    stage.add_argument("--out", required=True)
+
     stage = stages.add_parser("export", help="clip records -> pairs of .wav and .mid")
     stage.add_argument("clips")
     stage.add_argument("--out", required=True)
@@ -52,6 +57,11 @@ def main() -> int:
             prepare_clips(arguments.scores, arguments.out, settings, workers=arguments.workers)
         elif arguments.stage == "pairs":
             prepare_pairs(arguments.folder, arguments.out, workers=arguments.workers)
+        elif arguments.stage == "encode":
+            # Only this stage needs JAX: the workers of the others start faster without it.
+            from mfm_jax.training.latents import encode_latents
+
+            encode_latents(arguments.clips, arguments.vae, arguments.out)
         else:
             export(arguments.clips, arguments.out)
     except ValueError as error:

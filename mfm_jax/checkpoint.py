@@ -19,7 +19,7 @@ FORMAT = "mfm_jax.1"
 
 
 class Weights(NamedTuple):
-    """What a weights file holds: parameters (float32), the model's config and free facts (training, scores)."""
+    """What a weights file holds: parameters (float32), the model's config, free facts (training, scores)."""
 
     params: Params
     config: dict[str, Any]
@@ -77,7 +77,7 @@ def load_weights(path: str | Path) -> Weights:
                 raise ValueError(
                     f"{path}: not weights of this package ({FORMAT}); other files need `mfm convert`"
                 )
-            for name in file.keys():  # noqa: SIM118 (not a mapping)
+            for name in file.keys():
                 array = file.get_tensor(name)
                 arrays[name] = array.astype(np.float32) if array.dtype == np.float16 else array
     except SafetensorError as error:
@@ -115,7 +115,7 @@ def unflatten(flat: dict[str, Any]) -> Params:
 
 
 class Checkpoints:
-    """Orbax checkpoints of a run: arrays of the training state, position in the data, config; the newest are kept."""
+    """Orbax checkpoints of a run: training state, position in the data, config; the newest are kept."""
 
     def __init__(self, folder: str | Path, keep: int = 2) -> None:
         """Open or create the folder; half-written checkpoints of a killed run are ignored and removed."""

@@ -1,4 +1,4 @@
-"""Prepare training data: `python tools/prepare_data.py scores|clips|pairs|export|encode ...`, each with --help."""
+"""Prepare training data: `python tools/prepare_data.py STAGE ...`; STAGE --help says what each needs."""
 
 import argparse
 import sys

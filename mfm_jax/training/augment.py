@@ -22,8 +22,8 @@ def humanised(notes: np.ndarray, rng: np.random.Generator, jitter: float, loudne
         loudness: mean velocity of the part, 1..127.
 
     Returns:
-        [n, 4] sorted by onset: jittered, chords spread a little, louder on top and in slow waves. Exporters write flat
-        velocities, so a part that varies keeps only half of its own.
+        [n, 4] sorted by onset: jittered, chords spread a little, louder on top and in slow waves. Exporters
+        write flat velocities, so a part that varies keeps only half of its own.
     """
     if not len(notes):
         return notes
@@ -41,7 +41,7 @@ def humanised(notes: np.ndarray, rng: np.random.Generator, jitter: float, loudne
 
 
 def pedalled(notes: np.ndarray, changes: np.ndarray) -> np.ndarray:
-    """Hold every note until the next pedal change (s, sorted) after its own end, or until its pitch sounds again."""
+    """Hold notes until the next pedal change (s, sorted) after their end, or their pitch's next onset."""
     held = notes.copy()
     following = np.searchsorted(changes, notes[:, 1])
     until = np.append(changes, np.inf)[following]
@@ -50,7 +50,7 @@ def pedalled(notes: np.ndarray, changes: np.ndarray) -> np.ndarray:
 
 
 def cut_repeats(notes: np.ndarray) -> np.ndarray:
-    """Sort by onset, end each note where its pitch is struck again, and drop a strike too close to the next."""
+    """Sort by onset, end notes where their pitch is struck again, drop a strike too close to the next."""
     order = np.lexsort((notes[:, 0], notes[:, 2]))
     cut = notes[order]
     again = np.append(cut[1:, 0], np.inf)
@@ -61,7 +61,7 @@ def cut_repeats(notes: np.ndarray) -> np.ndarray:
 
 
 def room(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Convolve with a drawn room: early echoes, then decaying noise that darkens; the direct sound stays at time 0."""
+    """Convolve with a drawn room: early echoes, dark decaying noise; the direct sound stays at time 0."""
     decay = np.exp(rng.uniform(np.log(0.15), np.log(2.2)))  # s to -60 dB
     length = int(min(decay, 1.5) * SAMPLE_RATE)
     time = np.arange(length) / SAMPLE_RATE

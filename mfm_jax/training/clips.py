@@ -34,8 +34,8 @@ class ClipsConfig:
         per_shard: clips in a shard.
         seconds: shortest and longest excerpt.
         piano: share of clips for piano alone.
-        clean: share of clips that are rendered by the first bank as they are, at a level that velocity alone decides:
-            the target of synthesis.
+        clean: share of clips that are rendered by the first bank as they are, at a level that velocity alone
+            decides: the target of synthesis.
         plain: scores as written, one level, no performance and no recording chain: for evaluation.
         banks: paths of sound banks; the first is the clean one.
         bank_weights: how often each is drawn for clips that are not clean.
@@ -55,7 +55,7 @@ class ClipsConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-    """What sounds (notes in ticks of the performed tempo map), the sound (int16 [S]) and how it came about."""
+    """What sounds (notes in ticks of the performed tempo map), the sound (int16 [S]), how it came about."""
 
     score: Score
     audio: np.ndarray
@@ -63,7 +63,7 @@ class Clip:
 
 
 def wants_piano(settings: ClipsConfig, index: int) -> bool:
-    """Tell whether clip `index` is for piano alone: known before a piece is drawn, because it decides which."""
+    """Tell whether clip `index` is for piano alone: decides which piece is drawn."""
     return bool(np.random.default_rng([settings.seed, index, 1]).random() < settings.piano)
 
 
@@ -139,7 +139,7 @@ def _plain(score: Score, piano: bool) -> Score:
 
 
 def _piano(score: Score, clean: bool, rng: np.random.Generator) -> Score:
-    """Give every pitched part to one piano, or, half of the time, keep only the piano's own where it has one."""
+    """Give every pitched part to one piano, or, half of the time, keep only the piano's own."""
     pitched = [t for t in score.tracks if not t.instrument.is_drum and len(t.notes)]
     own = [t for t in pitched if t.instrument.category == PIANO]
     kept = own if own and rng.random() < 0.5 else pitched
@@ -186,7 +186,7 @@ def _excerpt(score: Score, seconds: float, rng: np.random.Generator) -> Score:
 
 
 def _transposition(score: Score, piano: bool, rng: np.random.Generator) -> int:
-    """Draw semitones: mostly within half an octave, sometimes one or two octaves to reach the keyboard's ends."""
+    """Draw semitones: mostly up to 6, sometimes one or two octaves more to reach the keyboard's ends."""
     shift = int(rng.integers(-6, 7))
     if rng.random() < (0.25 if piano else 0.1):
         shift += int(rng.choice([-24, -12, 12, 24], p=[0.15, 0.35, 0.35, 0.15]))

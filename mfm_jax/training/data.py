@@ -51,7 +51,9 @@ class ClipData:
     threads: int = 1
 
 
-def batches(paths: Sequence[str], cut: Any, settings: ClipData, epochs: int | None = None) -> Dataset:
+def batches(
+    paths: Sequence[str], cut: Any, settings: ClipData, epochs: int | None = None
+) -> grain.IterDataset:
     """Shuffle records, cut an example out of each and batch them; the iterator's state is its place.
 
     Args:
@@ -66,12 +68,12 @@ def batches(paths: Sequence[str], cut: Any, settings: ClipData, epochs: int | No
     return examples.to_iter_dataset(grain.ReadOptions(settings.threads, settings.ahead))
 
 
-def audio_batches(paths: Sequence[str], settings: ClipData, epochs: int | None = None) -> Dataset:
+def audio_batches(paths: Sequence[str], settings: ClipData, epochs: int | None = None) -> grain.IterDataset:
     """Give batches `{"audio": int16 [B, frames * HOP]}` of clips, cropped at random."""
     return batches(paths, functools.partial(cut_audio, settings), settings, epochs)
 
 
-def codec_batches(paths: Sequence[str], settings: ClipData, epochs: int | None = None) -> Dataset:
+def codec_batches(paths: Sequence[str], settings: ClipData, epochs: int | None = None) -> grain.IterDataset:
     """Give batches for the codec, of 'latent' records: what `cut_codec` says, batch first."""
     return batches(paths, functools.partial(cut_codec, settings), settings, epochs)
 

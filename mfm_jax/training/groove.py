@@ -1,5 +1,7 @@
 """Drum parts by rule, for scores that have none: open music with drums is rare."""
 
+import itertools
+
 import numpy as np
 
 from mfm_jax.axes import TICKS_PER_BEAT
@@ -11,7 +13,7 @@ CRASH, RIDE, TAMBOURINE, SHAKER = 49, 51, 54, 82
 
 
 def drum_part(tempo: TempoMap, end_tick: float, rng: np.random.Generator) -> np.ndarray:
-    """Draw a drum part that keeps one pattern, varies it a little, and fills before every fourth or eighth bar.
+    """Draw a drum part: a two-bar pattern, varied a little, with a fill before every fourth or eighth bar.
 
     Returns:
         [n, 4] onset tick, offset tick, pitch, velocity; on the tick grid.
@@ -24,7 +26,7 @@ def drum_part(tempo: TempoMap, end_tick: float, rng: np.random.Generator) -> np.
     pattern_seed = int(rng.integers(1 << 31))
     bars = np.append(tempo.bars(end_tick), end_tick)
     hits: list[tuple[float, int, float]] = []
-    for number, (start, stop) in enumerate(zip(bars[:-1], bars[1:], strict=True)):
+    for number, (start, stop) in enumerate(itertools.pairwise(bars)):
         pattern = np.random.default_rng(pattern_seed + number % 2)  # a two-bar pattern, repeated
         places = np.arange(0, stop - start - 0.5, step)
         fill_from = stop - start - TICKS_PER_BEAT if (number + 1) % phrase == 0 else np.inf

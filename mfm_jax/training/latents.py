@@ -58,7 +58,7 @@ class LatentEncoder:
         self._variables = {"params": weights.params}
         self._encode = jax.jit(functools.partial(self.model.apply, method="encode"))
 
-    def __call__(self, audio: Int16[np.ndarray, "S"]) -> Float[np.ndarray, "F D"]:
+    def __call__(self, audio: Int16[np.ndarray, " S"]) -> Float[np.ndarray, "F D"]:
         """Give the latent's mean, float16, F = ceil(S / HOP)."""
         n_frames = -(-len(audio) // HOP)
         n_windows = -(-n_frames // WINDOW_FRAMES)

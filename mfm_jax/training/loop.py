@@ -32,7 +32,7 @@ class TrainConfig:
 
     Attributes:
         steps: the run ends after so many.
-        minutes: or after so many minutes of training, whichever is first; the learning rate follows what ends it.
+        minutes: or after so many minutes of training, whichever is first; the learning rate follows that.
         seed: of parameters and of every draw in the objective.
         optim: the optimiser.
         log_every: steps between lines of metrics (means since the last).
@@ -67,8 +67,8 @@ def fit(
 
     Args:
         objective: what to minimise.
-        batches: dicts of NumPy arrays, batch first. An iterator with `get_state` and `set_state` (Grain's) resumes
-            where it was; another is wound forward by reading.
+        batches: dicts of NumPy arrays, batch first. An iterator with `get_state` and `set_state` (Grain's)
+            resumes where it was; another is wound forward by reading.
         config: length, seed, optimiser, intervals.
         run_dir: gets `checkpoints/`, `metrics.jsonl`.
         sample: called with the averaged parameters and the step; figures that it returns are logged.

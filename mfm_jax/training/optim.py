@@ -33,7 +33,7 @@ class OptimConfig:
 
 
 def learning_rate(settings: OptimConfig, step: jax.Array, progress: jax.Array) -> jax.Array:
-    """Give the rate at a step, from how much of the run is done (0..1): by steps or by time, as `fit` decides."""
+    """Give the rate at a step, from how much of the run is done (0..1), which `fit` counts."""
     warm = jax.numpy.minimum(1.0, (step + 1) / max(settings.warmup, 1))
     cosine = 0.5 * (1 + jax.numpy.cos(jax.numpy.pi * jax.numpy.clip(progress, 0, 1)))
     return settings.rate * warm * (settings.final + (1 - settings.final) * cosine)

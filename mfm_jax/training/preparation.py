@@ -1,7 +1,7 @@
 """From folders of MIDI, sound banks and recordings to shards of records.
 
-Every stage is a function from a shard's number to its records, decided by the settings alone. Shards that exist are
-kept, so that a run that was killed goes on where it stopped, and the order in which workers finish changes nothing.
+Every stage is a function from a shard's number to its records, decided by the settings alone. Shards that
+exist are kept, so that a run that was killed goes on where it stopped; the order of workers changes nothing.
 """
 
 import dataclasses
@@ -252,7 +252,7 @@ def _chances(scores: str, split: str, piano: bool, plain: bool) -> np.ndarray:
 def prepare_clips(
     scores: str | Path, out: str | Path, settings: ClipsConfig, name: str = "clips", workers: int = 1
 ) -> Facts:
-    """Render clips from score records into 'clip' records: `audio` int16 [S] beside the notes that sound in it."""
+    """Render score records into 'clip' records: `audio` int16 [S] beside the notes that sound in it."""
     if not settings.banks:
         raise ValueError("no sound bank: give at least one .sf2 file")
     for bank in settings.banks:

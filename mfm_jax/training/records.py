@@ -1,7 +1,7 @@
 """Training records: one safetensors blob each, in ArrayRecord shards beside a manifest.
 
 A record is a dict of arrays plus one JSON object of facts. Readers take views of the blob, so that a crop of a
-long clip costs no copy of the whole. A shard is written under a temporary name and renamed: what exists is complete.
+long clip costs no copy of the whole. A shard is written under a temporary name and renamed: what exists is whole.
 """
 
 import hashlib
@@ -52,13 +52,13 @@ def unpack(blob: bytes) -> tuple[Arrays, Facts]:
     for name, entry in header.items():
         shape, dtype = entry["shape"], DTYPES[entry["dtype"]]
         count = int(np.prod(shape))
-        flat = np.frombuffer(blob, dtype, count, start + entry["data_offsets"][0])
+        flat: np.ndarray = np.frombuffer(blob, dtype, count, start + entry["data_offsets"][0])
         arrays[name] = flat.reshape(shape)
     return arrays, facts
 
 
 def pack_score(score: Score, arrays: Arrays, facts: Facts) -> bytes:
-    """Give the blob of a record that holds a score (notes in ticks, as float32) beside other arrays and facts."""
+    """Give the blob of a record that holds a score (notes in ticks, float32) beside arrays and facts."""
     notes = {f"track_{i}": track.notes.astype(np.float32) for i, track in enumerate(score.tracks)}
     tracks = [
         {"name": t.instrument.name, "program": t.instrument.program, "is_drum": t.instrument.is_drum}

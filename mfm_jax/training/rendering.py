@@ -95,7 +95,7 @@ class SoundBank:
         self._font = self._lib.fluid_synth_get_sfont_by_id(self._synth, font)
 
     def _fresh(self) -> Any:
-        """Move the bank to a new synthesiser: a used one keeps the state of old voices, even after a reset."""
+        """Move the bank to a new synthesiser: a used one keeps state of old voices, even after a reset."""
         self._lib.fluid_synth_remove_sfont(self._synth, self._font)
         self._lib.delete_fluid_synth(self._synth)
         self._synth = self._lib.new_fluid_synth(self._settings)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
@@ -38,7 +39,8 @@ class TrainState(NamedTuple):
     skipped: Int[Array, ""]
 
 
-Step = Callable[[TrainState, Batch, Array, Float[Array, ""]], tuple[TrainState, Scalars]]
+Progress = np.float32 | Float[Array, ""]
+Step = Callable[[TrainState, Batch, Array, Progress], tuple[TrainState, Scalars]]
 
 
 def initial_state(params: Params, settings: OptimConfig) -> TrainState:

@@ -10,13 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from toy_run import Line, points, settings
 
 from mfm_jax.checkpoint import Checkpoints
 from mfm_jax.training.loop import TrainConfig, fit
 from mfm_jax.training.optim import OptimConfig, learning_rate
 from mfm_jax.training.state import initial_state, make_step
-
-from toy_run import Line, points, settings
 
 
 def metrics(run):
@@ -145,7 +144,8 @@ def test_a_run_that_diverged_ends(tmp_path):
 
 def test_names_of_losses_and_weights_must_agree():
     class Wrong(Line):
-        weights = {"fit": 1.0, "sise": 1.0}
+        def __init__(self):
+            self.weights = {"fit": 1.0, "sise": 1.0}
 
     state, batch, step = state_and_step(Wrong(), OptimConfig())
     with pytest.raises(ValueError, match="only one has: sise, size"):

@@ -15,7 +15,8 @@ from mfm_jax.training.optim import OptimConfig
 class Line:
     """Fits a line through noisy points, with noise of its own."""
 
-    weights = {"fit": 1.0, "size": 1e-3}
+    def __init__(self):
+        self.weights = {"fit": 1.0, "size": 1e-3}
 
     def init(self, rng, batch):
         return {"layer": {"kernel": jax.random.normal(rng, (batch["x"].shape[1], 1))}, "bias": jnp.zeros(1)}

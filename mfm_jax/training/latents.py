@@ -49,7 +49,7 @@ def encode_records(
 
 
 class LatentEncoder:
-    """The frozen VAE's encoder, a window of frames at a time: any length in constant memory and one compilation."""
+    """The frozen VAE's encoder, a window at a time: any length in constant memory and one compilation."""
 
     def __init__(self, path: str | Path) -> None:
         """Load `vae.safetensors`."""

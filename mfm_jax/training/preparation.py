@@ -24,7 +24,10 @@ import numpy as np
 from mfm_jax.axes import SAMPLE_RATE
 from mfm_jax.config import to_dict
 from mfm_jax.music.audio import read_audio
+from mfm_jax.music.captions import caption
+from mfm_jax.music.facts import measure
 from mfm_jax.music.midi import read_midi
+from mfm_jax.music.notes import Score
 from mfm_jax.training.clips import ClipsConfig, make_clip, piece_weight, wants_piano
 from mfm_jax.training.records import (
     Facts,
@@ -218,8 +221,16 @@ def _scores(groups: Sequence[Sequence[Piece]], index: int) -> Made:
         facts = {key: piece.facts[key] for key in kept if piece.facts.get(key)}
         facts |= {"id": piece.facts["path"], "split": split_of(piece.facts)}
         facts |= {"composition": composition(piece.facts)}
+        seed = hashlib.sha256(facts["id"].encode()).digest()
+        facts |= _described(score, facts, np.random.default_rng(list(seed)))
         made.blobs.append(pack_score(score, {}, facts))
     return made
+
+
+def _described(score: Score, facts: Facts, rng: np.random.Generator) -> Facts:
+    """Measure a score, and say it in words."""
+    measured = measure(score, facts)
+    return {"measured": measured.to_json(), "caption": caption(measured, rng)}
 
 
 @functools.cache
@@ -282,7 +293,8 @@ def _clips(scores: str, settings: ClipsConfig, shard: int) -> Made:
             except ValueError as error:
                 made.skipped.append((f"clip {index} of {facts['id']}", str(error)))
                 continue
-            made.blobs.append(pack_score(clip.score, {"audio": clip.audio}, {**facts, **clip.facts}))
+            told = {**facts, **clip.facts, **_described(clip.score, facts, rng)}
+            made.blobs.append(pack_score(clip.score, {"audio": clip.audio}, told))
             break
     return made
 
@@ -324,5 +336,6 @@ def _pairs(groups: Sequence[Sequence[tuple[str, Piece]]], index: int) -> Made:
             "bank_index": -1,
         }
         facts |= {"split": split_of(piece.facts), "seconds": len(audio) / SAMPLE_RATE}
+        facts |= _described(score, facts, np.random.default_rng(index))
         made.blobs.append(pack_score(score, {"audio": audio}, facts))
     return made

@@ -1,7 +1,7 @@
 """Training records: one safetensors blob each, in ArrayRecord shards beside a manifest.
 
-A record is a dict of arrays plus one JSON object of facts. Readers take views of the blob, so that a crop of a
-long clip costs no copy of the whole. A shard is written under a temporary name and renamed: what exists is whole.
+A record is a dict of arrays plus one JSON object of facts. Readers take views of the blob: a crop of a long
+clip costs no copy of the whole. A shard is written under a temporary name and renamed: what exists is whole.
 """
 
 import hashlib

@@ -1,0 +1,73 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from mfm_jax.checkpoint import Checkpoints, flatten, load_weights, save_weights, unflatten, weights_hash
+
+PARAMS = {
+    "encoder": {
+        "kernel": np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4),
+        "bias": np.zeros(4, np.float32),
+    },
+    "large": np.array([1e9], np.float32),
+    "count": np.array(3, np.int32),
+}
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_weights_come_back_with_their_config(tmp_path, half):
+    path = tmp_path / "deep" / "w.safetensors"
+    save_weights(path, PARAMS, {"width": 4}, {"score": 0.5}, half=half)
+    params, config, meta = load_weights(path)
+    assert config == {"width": 4}
+    assert meta == {"score": 0.5}
+    assert jax.tree.structure(params) == jax.tree.structure(PARAMS)
+    for old, new in zip(jax.tree.leaves(PARAMS), jax.tree.leaves(params), strict=True):
+        assert new.dtype == old.dtype
+        np.testing.assert_allclose(new, old, rtol=1e-3 if half else 0, atol=1e-3 if half else 0)
+    assert [p.name for p in path.parent.iterdir()] == ["w.safetensors"]
+    assert len(weights_hash(path)) == 16
+
+
+def test_device_arrays_can_be_saved(tmp_path):
+    save_weights(tmp_path / "w", {"a": jnp.ones(3)}, {})
+    np.testing.assert_array_equal(load_weights(tmp_path / "w").params["a"], np.ones(3))
+
+
+def test_flatten_and_back():
+    flat = flatten(PARAMS)
+    assert list(flat) == ["count", "encoder/bias", "encoder/kernel", "large"]
+    assert unflatten(flat).keys() == PARAMS.keys()
+
+
+def test_files_that_are_not_weights_end_in_one_line(tmp_path):
+    with pytest.raises(ValueError, match="no such weights"):
+        load_weights(tmp_path / "none.safetensors")
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"not safetensors")
+    with pytest.raises(ValueError, match="not a readable"):
+        load_weights(broken)
+    other = tmp_path / "other.safetensors"
+    save_file({"x": np.zeros(3)}, other)
+    with pytest.raises(ValueError, match="not weights of this package"):
+        load_weights(other)
+
+
+def test_training_checkpoints(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "c", keep=2)
+    assert checkpoints.latest() is None
+    state = {"a": jnp.arange(3.0), "b": {"c": jnp.int32(4)}}
+    for step in (1, 2, 3):
+        checkpoints.save(
+            step, jax.tree.map(lambda x, s=step: x + s, state), {"step": step, "data": {"n": step}}
+        )
+    checkpoints.close()
+    again = Checkpoints(tmp_path / "c", keep=2)
+    assert again.latest() == 3
+    assert again.facts(3) == {"step": 3, "data": {"n": 3}}
+    restored = again.restore(3, state)
+    np.testing.assert_array_equal(restored["a"], np.arange(3.0) + 3)
+    assert restored["b"]["c"] == 7
+    assert sorted(p.name for p in (tmp_path / "c").iterdir() if p.name.isdigit()) == ["2", "3"]

@@ -13,6 +13,9 @@ import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
+from mfm_jax.training.commands import add_stages
+from mfm_jax.training.commands import run as run_data
+
 DONE, FAILED, BAD_INPUT = 0, 1, 2
 
 
@@ -30,7 +33,7 @@ def _one_line(message: object, limit: int = 400) -> str:
     return line if len(line) <= limit else line[: limit - 3] + "..."
 
 
-def _number(low: float, high: float, unit: str) -> Any:
+def _number(low: float | int, high: float | int, unit: str) -> Any:
     """Make an argument type: a finite number within a range."""
 
     def parse(text: str) -> float:
@@ -114,6 +117,9 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--amount", type=_number(0, 4, ""), default=1.0, help="how far to vary or move (1)")
     command.add_argument("--seconds", type=_number(1, 3600, "seconds"), help="use only the beginning")
     command.add_argument("--seed", type=_whole(0, 2**31 - 1, ""), default=0)
+
+    summary = "prepare training data: see mfm data STAGE --help"
+    add_stages(commands.add_parser("data", help=summary, description=summary))
     return parser
 
 
@@ -139,6 +145,9 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's own chatter would hide our one line
     signal.signal(signal.SIGTERM, _terminate)
     try:
+        if name == "data":
+            run_data(options)
+            return DONE
         from mfm_jax.inference import commands
 
         getattr(commands, name)(**options)

@@ -1,3 +1,4 @@
+import argparse
 import ctypes.util
 import json
 from pathlib import Path
@@ -12,7 +13,7 @@ from mfm_jax.music.instruments import instrument_of
 from mfm_jax.music.midi import write_midi
 from mfm_jax.music.notes import Score, Track
 from mfm_jax.music.tempo import TempoMap
-from mfm_jax.training import augment, groove, preparation
+from mfm_jax.training import augment, commands, groove, preparation
 from mfm_jax.training.clips import ClipsConfig
 from mfm_jax.training.data import EVERYTHING, ClipData, audio_batches, cut_codec
 from mfm_jax.training.preparation import build, composition, find_pieces, split_of
@@ -256,3 +257,20 @@ def test_short_clips_are_padded():
     example = cut_codec(ClipData(frames=9000, ticks=600), latent_record(), np.random.default_rng(0))
     assert example["latent"].shape == (9000, 256)
     assert example["frame_roll"].shape == (9000, 128, 3)
+
+
+def test_the_command_line_reaches_the_stages(corpus, tmp_path, capsys):
+    parser = argparse.ArgumentParser()
+    commands.add_stages(parser)
+
+    def run(*words):
+        commands.run(vars(parser.parse_args([str(word) for word in words])))
+
+    run("scores", corpus, "--out", tmp_path / "scores", "--workers", 1)
+    assert "3 records" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="at least one"):
+        run("clips", tmp_path / "scores", "--out", tmp_path / "clips")
+    with pytest.raises(ValueError, match="hours"):
+        run("prepare", corpus, "--out", tmp_path, "--hours", -1)
+    with pytest.raises(ValueError, match="no such weights"):
+        run("encode", tmp_path / "scores", "--vae", tmp_path / "none", "--out", tmp_path / "z")

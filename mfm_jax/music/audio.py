@@ -21,7 +21,7 @@ _FORMATS = {
     ".mp3": ("MP3", "MPEG_LAYER_III"),
 }
 
-Sound = Float32[np.ndarray, " S"] | Float32[np.ndarray, "C S"]
+Sound = Float32[np.ndarray, " _"] | Float32[np.ndarray, "_ _"]  # [S] or [C, S]
 
 
 def read_audio(path: str | Path, sample_rate: int = SAMPLE_RATE, channels: int = 1) -> Sound:

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-MAX_MIDI_BYTES = 64 * 2**20
+MAX_MIDI_BYTES = 16 * 2**20  # some 3 million notes
 
 
 def existing(path: str | Path) -> Path:

@@ -47,7 +47,7 @@ _GM = """
     soprano sax, alto sax, tenor sax, baritone sax, oboe, english horn, bassoon, clarinet,
     piccolo, flute, recorder, pan flute, blown bottle, shakuhachi, whistle, ocarina,
     square lead, sawtooth lead, calliope lead, chiff lead, charang lead, voice lead, fifths lead,
-    bass and lead,
+    bass lead,
     new age pad, warm pad, polysynth pad, choir pad, bowed pad, metallic pad, halo pad, sweep pad,
     rain effect, soundtrack effect, crystal effect, atmosphere effect,
     brightness effect, goblins effect, echoes effect, sci-fi effect,
@@ -162,16 +162,23 @@ _SYNONYMS = {
     "double bass": 43,
     "string bass": 43,
     "pizzicato": 45,
+    "celli": 42,
     "timpano": 47,
+    "tympani": 47,
     "kettledrum": 47,
     "strings": 48,
     "string section": 48,
+    "string": 48,
+    "string quartet": 48,
+    "string trio": 48,
+    "string quintet": 48,
     "string orchestra": 48,
     "string ensemble": 48,
     "orchestra": 48,
     "synth strings": 50,
     "voice": 52,
     "vocal": 52,
+    "singing": 53,
     "choir": 52,
     "chorus": 52,
     "singer": 53,
@@ -187,8 +194,19 @@ _SYNONYMS = {
     "brass": 61,
     "brass ensemble": 61,
     "synth brass": 62,
+    "horn section": 61,
+    "bass trombone": 57,
     "sax": 65,
     "saxophone": 65,
+    "soprano saxophone": 64,
+    "alto saxophone": 65,
+    "tenor saxophone": 66,
+    "baritone saxophone": 67,
+    "bass clarinet": 71,
+    "alto flute": 73,
+    "bass flute": 73,
+    "alto recorder": 74,
+    "tenor recorder": 74,
     "cor anglais": 69,
     "woodwind": 73,
     "wind": 73,
@@ -217,6 +235,18 @@ _DRUM_WORDS = {
     "drum machine": 24,
     "beats": 0,
     "percussion": 0,
+    "bass drum": 0,
+    "kick drum": 0,
+    "kick": 0,
+    "snare": 0,
+    "snare drum": 0,
+    "hi hat": 0,
+    "hihat": 0,
+    "cymbal": 0,
+    "tambourine": 0,
+    "bongo": 0,
+    "conga": 0,
+    "shaker": 0,
     "brushes": 40,
     "808": 25,
     "tr-808": 25,
@@ -281,7 +311,7 @@ def parse_instruments(text: str) -> list[Instrument]:
     """
     found: list[Instrument] = []
     for part in re.split(r"[,;+&/]|\band\b", text.lower()):
-        word = re.sub(r"^\s*(\d+\s+|an?\s+|the\s+|solo\s+)*", "", part).strip()
+        word = re.sub(r"^\s*(\d{1,2}\s+|an?\s+|the\s+|solo\s+)*", "", part).strip()
         if not word:
             continue
         instrument = _look_up(word)
@@ -301,23 +331,30 @@ def parse_instruments(text: str) -> list[Instrument]:
 def find_instruments(text: str) -> list[Instrument]:
     """Find the instruments that a free prompt names, longest names first, each once, in order of mention.
 
-    A word after 'no' or 'without' is not taken; ambiguous words ('alto', 'wind', 'lead') count in lists only.
+    Those after 'no' or 'without' are not taken; words that mean other things in prose ('alto', 'lead') count
+    in lists only.
     """
     found: list[Instrument] = []
-    for match in _PROMPT_PATTERN.finditer(text.lower()):
-        if match["negated"] is None:
-            instrument = _look_up(match["name"])
-            if instrument is not None and instrument not in found:
-                found.append(instrument)
+    text = text.lower()
+    negated, end = False, 0
+    for match in _PROMPT_PATTERN.finditer(text):
+        # 'no drums or bass': what 'or' joins to a refused instrument is refused as well.
+        joined = text[end : match.start()].strip() in ("or", "nor", "/")
+        negated = match["no"] is not None or (negated and joined)
+        end = match.end()
+        instrument = _look_up(match["name"])
+        if not negated and instrument is not None and instrument not in found:
+            found.append(instrument)
     return found
 
 
 def _look_up(word: str) -> Instrument | None:
-    """Find a word, as it stands or in the singular."""
-    word = " ".join(word.replace("_", " ").split())
-    for form in (word, word.removesuffix("s"), word.removesuffix("es")):
-        if form in _WORDS:
-            return _WORDS[form]
+    """Find a word, as it stands or in the singular, hyphens and brackets or not."""
+    plain = " ".join(re.sub(r"[_()\-]", " ", word).split())
+    for form in (word, plain):
+        for singular in (form, form.removesuffix("s"), form.removesuffix("es")):
+            if singular in _WORDS:
+                return _WORDS[singular]
     return None
 
 
@@ -363,8 +400,19 @@ _SHORT_NAMES = _short_names()
 _WORDS = _words()
 # Words that mean something else in prose: 'a lead sheet', 'wind', 'tenor of the piece', 'beats per minute'.
 _PROSE = {"lead", "wind", "winds", "alto", "tenor", "soprano", "baritone", "keys", "beats", "bells", "chorus"}
-_PROSE |= {"effects", "folk", "plucked", "whistle", "seashore", "applause", "helicopter", "orchestra", "pad"}
+_PROSE |= {
+    "effects",
+    "folk",
+    "plucked",
+    "whistle",
+    "seashore",
+    "applause",
+    "helicopter",
+    "orchestra",
+    "pad",
+    "kick",
+    "808",
+}
 _NAMES = "|".join(re.escape(word) for word in sorted(_WORDS, key=len, reverse=True) if word not in _PROSE)
-_PROMPT_PATTERN = re.compile(
-    rf"(?P<negated>\b(?:no|without|not)\s+(?:any\s+)?)?\b(?P<name>(?:{_NAMES})(?:e?s)?)\b"
-)
+_NO = r"(?P<no>\b(?:no|not|without|minus)\s+(?:(?:any|an?|the)\s+)?)?"
+_PROMPT_PATTERN = re.compile(rf"{_NO}\b(?P<name>(?:{_NAMES})(?:e?s)?)\b")

@@ -10,7 +10,7 @@ from mfm_jax.axes import TICKS_PER_BEAT
 from mfm_jax.music import smf
 from mfm_jax.music.files import MAX_MIDI_BYTES, existing, replacing
 from mfm_jax.music.instruments import instrument_of
-from mfm_jax.music.notes import LOUD, OFF, ON, PITCH, Notes, Score, Track, tidy
+from mfm_jax.music.notes import LOUD, OFF, ON, PITCH, Notes, Score, Track, check_notes, tidy
 from mfm_jax.music.smf import Event
 from mfm_jax.music.tempo import TempoMap
 
@@ -81,7 +81,8 @@ def _score(units_per_quarter: float, has_tempo: bool, tracks: list[list[Event]],
         key=lambda pair: pair[0].time,
     )
     end = merged[-1][0].time if merged else 0
-    program = [0] * 16
+    program = [0] * 16  # of each channel, and of it within one file track where that says so itself
+    own_program: dict[tuple[int, int], int] = {}
     down = [False] * 16
     # Of each channel: notes whose key is down, by (track, pitch), and notes that only the pedal holds.
     keys: list[dict[tuple[int, int], list[list[float]]]] = [defaultdict(list) for _ in range(16)]
@@ -93,7 +94,8 @@ def _score(units_per_quarter: float, has_tempo: bool, tracks: list[list[Event]],
         if kind == smf.NOTE_ON and b > 0:
             note = [float(time), float(end), a, b]
             keys[channel][index, a].append(note)
-            found.setdefault((index, channel, program[channel]), []).append(note)
+            number = own_program.get((index, channel), program[channel])
+            found.setdefault((index, channel, number), []).append(note)
         elif kind in (smf.NOTE_ON, smf.NOTE_OFF):
             sounding = keys[channel].get((index, a)) or _elsewhere(keys[channel], a)
             if sounding:
@@ -102,7 +104,7 @@ def _score(units_per_quarter: float, has_tempo: bool, tracks: list[list[Event]],
                 if down[channel]:
                     held[channel].append(note)
         elif kind == smf.PROGRAM:
-            program[channel] = a
+            program[channel] = own_program[index, channel] = a
         elif kind == smf.CONTROL and a == _SUSTAIN:
             down[channel] = pedal and b >= 64 and channel != DRUM_CHANNEL
             if not down[channel]:
@@ -222,8 +224,7 @@ def _track_events(track: Track, channel: int, program_each: bool) -> list[Event]
 
 def _in_units(notes: Notes) -> Notes:
     """Round times to file units, each note at least one long, and velocities to 1..127."""
-    if len(notes) and not (notes[:, PITCH].min() >= 0 and notes[:, PITCH].max() <= 127):
-        raise ValueError(f"pitch {notes[:, PITCH].max():g}: MIDI pitches are 0..127")
+    check_notes(notes)
     out = notes.copy()
     out[:, :2] = np.round(np.maximum(out[:, :2], 0.0) * UNITS_PER_TICK)
     out[:, OFF] = np.maximum(out[:, OFF], out[:, ON] + 1)

@@ -2,17 +2,17 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float64
 
 from mfm_jax.axes import N_PITCHES
 from mfm_jax.music.instruments import Instrument
-from mfm_jax.music.tempo import TempoMap
+from mfm_jax.music.tempo import Number, TempoMap
 
 # One row a note: onset, offset, pitch 0..127, velocity 1..127; times in ticks unless the name says seconds.
-Notes = Float64[np.ndarray, "n 4"]
+Notes = Float64[np.ndarray, "_ 4"]
 ON, OFF, PITCH, LOUD = 0, 1, 2, 3  # columns
 
 
@@ -60,7 +60,7 @@ class Score:
         """Give the notes of all tracks merged; one sounding note per pitch and time."""
         return tidy(np.concatenate([empty_notes(), *(track.notes for track in self.tracks)]))
 
-    def crop(self, start_tick: float, end_tick: float) -> Self:
+    def crop(self, start_tick: Number, end_tick: Number) -> "Score":
         """Give [start_tick, end_tick) moved to tick 0: notes that begin there, cut at its end.
 
         Notes already sounding at the start are left out: their onset is not in the excerpt.
@@ -73,7 +73,7 @@ class Score:
             tracks.append(Track(instrument, inside))
         return dataclasses.replace(self, tracks=tuple(tracks), tempo=self.tempo.cropped(start_tick, end_tick))
 
-    def transpose(self, semitones: int) -> Self:
+    def transpose(self, semitones: int) -> "Score":
         """Move all pitched tracks; drums stay, notes that leave 0..127 are dropped."""
 
         def moved(track: Track) -> Track:
@@ -84,7 +84,7 @@ class Score:
 
         return dataclasses.replace(self, tracks=tuple(moved(track) for track in self.tracks))
 
-    def quantise(self, grid: float = 1.0) -> Self:
+    def quantise(self, grid: Number = 1.0) -> "Score":
         """Round onsets and offsets to multiples of `grid` ticks; every note keeps at least one grid step."""
         if not grid > 0:
             raise ValueError(f"grid of {grid:g} ticks: must be positive, such as 3 for sixteenths")
@@ -101,7 +101,7 @@ class Score:
     @classmethod
     def from_seconds(
         cls, parts: Sequence[tuple[Instrument, Notes]], tempo: TempoMap | None = None, title: str = ""
-    ) -> Self:
+    ) -> "Score":
         """Make a score from notes in seconds and a tempo map (120 bpm unless given)."""
         tempo = tempo or TempoMap()
         tracks = tuple(Track(instrument, notes_in_ticks(notes, tempo)) for instrument, notes in parts)
@@ -121,6 +121,23 @@ def notes_in_seconds(notes: Notes, tempo: TempoMap) -> Notes:
 def notes_in_ticks(notes: Notes, tempo: TempoMap) -> Notes:
     """Convert onsets and offsets from seconds to ticks."""
     return tidy(np.column_stack([tempo.second_to_tick(notes[:, :2]), notes[:, 2:]]))
+
+
+def check_notes(notes: Notes) -> None:
+    """Check times and pitches.
+
+    Raises:
+        ValueError: a value is not finite, or a pitch outside 0..127.
+    """
+    if not np.isfinite(notes).all():
+        raise ValueError(
+            "notes hold NaN or infinite values: onsets, offsets, pitches, velocities must be finite"
+        )
+    outside = notes[(notes[:, PITCH] < 0) | (notes[:, PITCH] > N_PITCHES - 1), PITCH]
+    if len(outside):
+        raise ValueError(
+            f"pitch {outside[0]:g}: MIDI pitches are 0..{N_PITCHES - 1}; transpose or drop the note"
+        )
 
 
 def tidy(notes: Notes) -> Notes:

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
 from mfm_jax.axes import ACTIVE, FRAME_RATE, N_PITCHES, N_PLANES, ONSET, VELOCITY
-from mfm_jax.music.notes import LOUD, OFF, ON, PITCH, Notes, empty_notes
+from mfm_jax.music.notes import LOUD, OFF, ON, PITCH, Notes, check_notes, empty_notes
 
 MAX_VELOCITY = 127.0
 
@@ -133,6 +133,7 @@ class _Onsets(NamedTuple):
 
 
 def _draw(notes: Notes, n_steps: int, start: int) -> Float32[np.ndarray, "T 128 3"]:
+    check_notes(notes)
     roll = np.zeros((n_steps, N_PITCHES, N_PLANES), np.float32)
     begin = _nearest(notes[:, ON]) - start
     end = np.maximum(_nearest(notes[:, OFF]) - start, begin + 1)

@@ -3,7 +3,8 @@
 import dataclasses
 import functools
 import itertools
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,8 @@ import numpy.typing as npt
 from mfm_jax.axes import FRAME_RATE, TICKS_PER_BEAT
 
 TICKS_PER_WHOLE = 4 * TICKS_PER_BEAT
+Number = float | int
+Values = Number | np.generic | Sequence[Number] | npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 
 
@@ -24,9 +27,9 @@ class TempoMap:
         metres: (tick, numerator, denominator); the first at tick 0; each starts a bar.
     """
 
-    ticks: tuple[float, ...] = (0.0,)
-    bpm: tuple[float, ...] = (120.0,)
-    metres: tuple[tuple[float, int, int], ...] = ((0.0, 4, 4),)
+    ticks: tuple[Number, ...] = (0.0,)
+    bpm: tuple[Number, ...] = (120.0,)
+    metres: tuple[tuple[Number, int, int], ...] = ((0.0, 4, 4),)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ticks", tuple(float(tick) for tick in self.ticks))
@@ -46,7 +49,7 @@ class TempoMap:
                 )
 
     @classmethod
-    def constant(cls, bpm: float = 120.0, metre: tuple[int, int] = (4, 4)) -> Self:
+    def constant(cls, bpm: Number = 120.0, metre: tuple[int, int] = (4, 4)) -> "TempoMap":
         """Make a map with one tempo and one metre."""
         return cls((0.0,), (bpm,), ((0.0, *metre),))
 
@@ -58,25 +61,25 @@ class TempoMap:
         seconds = np.concatenate([[0.0], np.cumsum(np.diff(ticks) / speed[:-1])])
         return ticks, seconds, speed
 
-    def tick_to_second(self, ticks: npt.ArrayLike) -> Floats:
+    def tick_to_second(self, ticks: Values) -> Floats:
         """Convert ticks (any shape; negative ones at the first tempo) to seconds, float64."""
         starts, seconds, speed = self._points
         x = np.asarray(ticks, np.float64)
         i = np.maximum(np.searchsorted(starts, x, side="right") - 1, 0)
         return np.asarray(seconds[i] + (x - starts[i]) / speed[i])
 
-    def second_to_tick(self, seconds: npt.ArrayLike) -> Floats:
+    def second_to_tick(self, seconds: Values) -> Floats:
         """Convert seconds (any shape) to ticks, float64."""
         starts, times, speed = self._points
         x = np.asarray(seconds, np.float64)
         i = np.maximum(np.searchsorted(times, x, side="right") - 1, 0)
         return np.asarray(starts[i] + (x - times[i]) * speed[i])
 
-    def tick_to_frame(self, ticks: npt.ArrayLike) -> Floats:
+    def tick_to_frame(self, ticks: Values) -> Floats:
         """Convert ticks to frames (float; frame f is at second f * HOP / SAMPLE_RATE)."""
-        return self.tick_to_second(ticks) * FRAME_RATE
+        return np.asarray(self.tick_to_second(ticks) * FRAME_RATE)
 
-    def frame_to_tick(self, frames: npt.ArrayLike) -> Floats:
+    def frame_to_tick(self, frames: Values) -> Floats:
         """Convert frames to ticks, float64."""
         return self.second_to_tick(np.asarray(frames, np.float64) / FRAME_RATE)
 
@@ -84,21 +87,21 @@ class TempoMap:
         """Give the tick positions of frames start .. start + n_frames - 1 -> float32 [F]."""
         return self.frame_to_tick(np.arange(start, start + n_frames)).astype(np.float32)
 
-    def bpm_at(self, tick: float) -> float:
+    def bpm_at(self, tick: Number) -> float:
         """Give the tempo at a tick, quarter notes a minute."""
         return self.bpm[max(int(np.searchsorted(self.ticks, tick, side="right")) - 1, 0)]
 
-    def metre_at(self, tick: float) -> tuple[int, int]:
+    def metre_at(self, tick: Number) -> tuple[int, int]:
         """Give the metre (numerator, denominator) at a tick."""
         starts = [metre[0] for metre in self.metres]
         return self.metres[max(int(np.searchsorted(starts, tick, side="right")) - 1, 0)][1:]
 
-    def ticks_per_bar(self, tick: float = 0.0) -> float:
+    def ticks_per_bar(self, tick: Number = 0.0) -> float:
         """Give the length of a full bar in the metre at a tick."""
         numerator, denominator = self.metre_at(tick)
         return TICKS_PER_WHOLE * numerator / denominator
 
-    def bars(self, end_tick: float) -> Floats:
+    def bars(self, end_tick: Number) -> Floats:
         """Give the tick of each bar's start in [0, end_tick); a change of metre always starts a bar."""
         starts = [metre[0] for metre in self.metres] + [np.inf]
         parts = [
@@ -108,11 +111,11 @@ class TempoMap:
         ]
         return np.concatenate(parts) if parts else np.zeros(0)
 
-    def scaled(self, factor: float) -> Self:
+    def scaled(self, factor: Number) -> "TempoMap":
         """Give the map with every tempo multiplied by a factor (2 is twice as fast)."""
         return dataclasses.replace(self, bpm=tuple(bpm * factor for bpm in self.bpm))
 
-    def cropped(self, start_tick: float, end_tick: float = np.inf) -> Self:
+    def cropped(self, start_tick: Number, end_tick: Number = np.inf) -> "TempoMap":
         """Give the map of [start_tick, end_tick), its start moved to tick 0; barlines stay in place."""
         if not 0 <= start_tick < end_tick:
             raise ValueError(
@@ -132,7 +135,7 @@ class TempoMap:
         entries = [(0.0, *metre), *((tick, *metres[tick]) for tick in sorted(metres))]
         return dataclasses.replace(self, ticks=ticks, bpm=bpm, metres=tuple(entries))
 
-    def shifted(self, ticks: float) -> Self:
+    def shifted(self, ticks: Number) -> "TempoMap":
         """Give the map with `ticks` >= 0 of time put before it, in the first tempo and metre."""
         if ticks < 0:
             raise ValueError(f"shift by {ticks:g} ticks: must be 0 or more; use cropped to remove time")
@@ -153,14 +156,14 @@ class TempoMap:
         }
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Self:
+    def from_json(cls, value: dict[str, Any]) -> "TempoMap":
         """Read what `to_json` wrote."""
         return cls(
             tuple(value["ticks"]), tuple(value["bpm"]), tuple((t, n, d) for t, n, d in value["metres"])
         )
 
 
-def _check_rising(what: str, positions: tuple[float, ...]) -> None:
+def _check_rising(what: str, positions: tuple[Number, ...]) -> None:
     if not positions or positions[0] != 0 or not np.all(np.isfinite(positions)):
         raise ValueError(f"{what} {positions[:3]}: must be finite and start at tick 0")
     if any(later <= earlier for earlier, later in itertools.pairwise(positions)):

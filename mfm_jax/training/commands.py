@@ -91,7 +91,7 @@ def prepare(
     seed: int,
     workers: int,
 ) -> None:
-    """Make `scores/`, `train/`, `valid/` (a twentieth); with a held-out bank also `test_piano/`, `test_mixed/`.
+    """Make `scores/`, `train/`, `valid/` (a twentieth); with a held-out bank `test_piano/`, `test_mixed/`.
 
     A split that no composition fell into (small folders) is left out, and said so.
 

@@ -192,7 +192,7 @@ def test_played_notes_never_overlap_on_a_pitch():
     notes = np.stack(
         [onsets, onsets + rng.uniform(0.05, 1, 400), rng.integers(60, 66, 400), np.full(400, 64)], 1
     )
-    played = augment.humanised(notes, rng, 0.02, 70)
+    played = augment.humanised(notes, rng, 0.02, 70.0)
     held = augment.pedalled(played, np.arange(0, 12, 2.0))
     for result in (played, held):
         for pitch in range(60, 66):

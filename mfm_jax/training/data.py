@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import grain
+import jax
 import numpy as np
 
 from mfm_jax.axes import FRAME_RATE, HOP, N_CATEGORIES, TICKS_PER_BEAT
@@ -27,7 +28,7 @@ class ClipData:
     """How training examples are cut from clips.
 
     Attributes:
-        batch: examples in a batch.
+        batch: examples in a batch, on each host.
         frames: length of an example, in VAE frames.
         ticks: longest example in ticks; what is faster is put on a nominal grid that fits.
         instruments: categories given one by one; of more, the busiest are.
@@ -63,7 +64,8 @@ def batches(
         epochs: passes over the records; None never ends.
     """
     source = grain.MapDataset.source(grain.sources.ArrayRecordDataSource(list(paths)))
-    order = source.seed(settings.seed).shuffle().repeat(epochs)
+    order = source.seed(settings.seed).shuffle()
+    order = order[jax.process_index() :: jax.process_count()].repeat(epochs)  # each host its own records
     examples = order.random_map(cut).batch(settings.batch, drop_remainder=True)
     return examples.to_iter_dataset(grain.ReadOptions(settings.threads, settings.ahead))
 

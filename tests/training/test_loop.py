@@ -107,10 +107,6 @@ def test_minutes_end_a_run(tmp_path):
     assert 1.2 <= line["seconds"] < 10
 
 
-class Fragile(Line):
-    """Not finite when a batch holds a NaN."""
-
-
 def state_and_step(objective, optim):
     batch = {"x": jnp.ones((4, 4)), "y": jnp.ones((4, 1))}
     state = initial_state(objective.init(jax.random.key(0), batch), optim)
@@ -171,11 +167,3 @@ def test_learning_rate():
         for s, p in [(0, 0), (9, 0), (50, 0.5), (99, 1)]
     ]
     np.testing.assert_allclose(rate, [0.1, 1.0, 0.55, 0.1], rtol=1e-6)
-
-
-def test_a_batch_must_divide_among_devices():
-    from mfm_jax.mesh import make_mesh, put_batch
-
-    mesh = make_mesh()
-    placed = put_batch({"x": np.arange(4.0)}, mesh)
-    np.testing.assert_array_equal(placed["x"], np.arange(4.0))

@@ -12,7 +12,7 @@ from mfm_jax.axes import HOP, WINDOW_FRAMES
 from mfm_jax.checkpoint import load_weights, weights_hash
 from mfm_jax.config import build as build_config
 from mfm_jax.models.vae import VAE, VAEConfig
-from mfm_jax.training.preparation import Made, build
+from mfm_jax.training.building import Made, build
 from mfm_jax.training.records import Arrays, Facts, pack, read, shards
 
 MARGIN = 32  # frames on each side of a window that its encoding sees: 8,192 samples

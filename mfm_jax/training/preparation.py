@@ -1,21 +1,11 @@
-"""From folders of MIDI, sound banks and recordings to shards of records.
-
-Every stage is a function from a shard's number to its records, decided by the settings alone. Shards that
-exist are kept, so that a run that was killed goes on where it stopped; the order of workers changes nothing.
-"""
+"""From folders of MIDI, sound banks and recordings to shards of records, stage by stage."""
 
 import dataclasses
 import functools
 import hashlib
 import json
-import re
-import sys
-import time
-import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,24 +18,15 @@ from mfm_jax.music.captions import caption
 from mfm_jax.music.facts import measure
 from mfm_jax.music.midi import read_midi
 from mfm_jax.music.notes import Score
+from mfm_jax.training.building import Made, build
 from mfm_jax.training.clips import ClipsConfig, make_clip, piece_weight, wants_piano
-from mfm_jax.training.records import (
-    Facts,
-    pack_score,
-    read,
-    score_of,
-    shard_path,
-    shards,
-    write_manifest,
-    write_shard,
-)
+from mfm_jax.training.records import Facts, pack_score, read, score_of, shards
 from mfm_jax.training.rendering import SoundBank
+from mfm_jax.training.splits import composition, split_of
 
 MIDI_SUFFIXES = (".mid", ".midi")
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
-SHARES = {"train": 0.90, "valid": 0.05, "test": 0.05}
 TRIES = 8  # pieces tried for a clip before it is given up
-PLAN = "plan.json"
 
 
 class Piece(NamedTuple):
@@ -53,13 +34,6 @@ class Piece(NamedTuple):
 
     path: str
     facts: Facts
-
-
-class Made(NamedTuple):
-    """The records of a shard, and what had to be left out: (name, reason)."""
-
-    blobs: list[bytes]
-    skipped: list[tuple[str, str]]
 
 
 def find_pieces(folder: str | Path) -> list[Piece]:
@@ -79,120 +53,6 @@ def find_pieces(folder: str | Path) -> list[Piece]:
     if not pieces:
         raise ValueError(f"{folder}: no .mid or .midi file in it; give a folder of MIDI files")
     return pieces
-
-
-def composition(facts: Facts) -> str:
-    """Give the name that all files of one composition share: composer's surname and title, without numbering.
-
-    'Franz Schubert', 'SchubertF' and 'Schubert, Franz' are one; catalogue numbers after a comma do not count.
-    """
-    composer = re.sub(r"(?<=[a-zà-ÿ])[A-Z]{1,4}$", "", facts.get("composer") or "")
-    surname = composer.split(",")[0] if "," in composer else (composer.split() or [""])[-1]
-    title = str(facts.get("title") or facts["path"]).split(",")[0]
-    title = re.sub(r"^\s*(no\.?\s*)?\d+[.:)]?\s+", "", title, flags=re.IGNORECASE)
-    plain = unicodedata.normalize("NFKD", f"{surname}|{title}").casefold()
-    return re.sub(r"[^\w|]|_", "", plain)
-
-
-def split_of(facts: Facts) -> str:
-    """Give 'train', 'valid' or 'test' by the hash of the composition: it can never drift."""
-    position = int.from_bytes(hashlib.sha256(composition(facts).encode()).digest()[:6], "big") / 2**48
-    edge = 0.0
-    for name, share in SHARES.items():
-        edge += share
-        if position < edge:
-            return name
-    return "test"
-
-
-def build(
-    out: str | Path,
-    name: str,
-    plan: dict[str, Any],
-    n_shards: int,
-    make: Callable[[int], Made],
-    workers: int = 1,
-) -> Facts:
-    """Make every shard that is missing, report progress and skipped items, and write the manifest.
-
-    Args:
-        out: folder of the shards.
-        name: their first name.
-        plan: what decides the content; a folder made by another plan is refused.
-        n_shards: how many.
-        make: gives the records of a shard; must be picklable when there are several workers.
-        workers: processes.
-
-    Returns:
-        The manifest: plan, counts, skipped items by name.
-    """
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    _check_plan(folder, name, plan)
-    missing = [i for i in range(n_shards) if not _summary_path(folder, name, i).exists()]
-    job = functools.partial(_make_shard, folder, name, n_shards, make)
-    started = time.monotonic()
-    done = n_shards - len(missing)
-
-    def tell(summary: Facts) -> None:
-        for item, reason in summary["skipped"]:
-            print(f"skipped {item}: {reason}", file=sys.stderr, flush=True)
-        rate = (time.monotonic() - started) / max(done - n_shards + len(missing), 1)
-        left = rate * (n_shards - done)
-        print(
-            f"{name}: shard {done} of {n_shards}, {summary['records']} records, {left:.0f} s left", flush=True
-        )
-
-    if workers <= 1:
-        for index in missing:
-            summary = job(index)
-            done += 1
-            tell(summary)
-    else:
-        with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-            for future in as_completed([pool.submit(job, index) for index in missing]):
-                summary = future.result()
-                done += 1
-                tell(summary)
-    summaries = [json.loads(_summary_path(folder, name, i).read_text()) for i in range(n_shards)]
-    skipped = [entry for summary in summaries for entry in summary["skipped"]]
-    manifest = {
-        "name": name,
-        "plan": plan,
-        "records": sum(summary["records"] for summary in summaries),
-        "bytes": sum(summary["bytes"] for summary in summaries),
-        "skipped": skipped,
-    }
-    write_manifest(folder, manifest)
-    print(f"{name}: {manifest['records']} records in {n_shards} shards, {len(skipped)} skipped", flush=True)
-    return manifest
-
-
-def _check_plan(folder: Path, name: str, plan: dict[str, Any]) -> None:
-    path = folder / f"{name}.{PLAN}"
-    text = json.dumps(plan, sort_keys=True)
-    if not path.exists():
-        path.write_text(text + "\n")
-    elif path.read_text().strip() != text:
-        raise ValueError(
-            f"{folder}: begun with other settings ({path.name}); use another folder or remove it"
-        )
-
-
-def _summary_path(folder: Path, name: str, index: int) -> Path:
-    return folder / f".{name}-{index:05d}.json"
-
-
-def _make_shard(folder: Path, name: str, n_shards: int, make: Callable[[int], Made], index: int) -> Facts:
-    made = make(index)
-    count = write_shard(shard_path(folder, name, index, n_shards), made.blobs)
-    size = sum(len(blob) for blob in made.blobs)
-    summary: Facts = {"records": count, "bytes": size, "skipped": [list(entry) for entry in made.skipped]}
-    path = _summary_path(folder, name, index)  # written last: its presence says that the shard is whole
-    temporary = path.with_suffix(".part")
-    temporary.write_text(json.dumps(summary))
-    temporary.replace(path)
-    return summary
 
 
 def prepare_scores(folder: str | Path, out: str | Path, per_shard: int = 64, workers: int = 1) -> Facts:

@@ -1,6 +1,9 @@
 import argparse
 import ctypes.util
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +17,13 @@ from mfm_jax.music.midi import write_midi
 from mfm_jax.music.notes import Score, Track
 from mfm_jax.music.tempo import TempoMap
 from mfm_jax.training import augment, commands, groove, preparation
+from mfm_jax.training.building import Made, build
 from mfm_jax.training.clips import ClipsConfig
 from mfm_jax.training.data import EVERYTHING, ClipData, audio_batches, cut_codec
-from mfm_jax.training.preparation import build, composition, find_pieces, split_of
+from mfm_jax.training.preparation import find_pieces
 from mfm_jax.training.records import pack_score, read, score_of, shards, unpack
 from mfm_jax.training.rendering import Part, SoundBank
+from mfm_jax.training.splits import composition, split_of
 
 BANK = str(Path(pretty_midi.__file__).with_name("TimGM6mb.sf2"))
 needs_fluidsynth = pytest.mark.skipif(
@@ -98,7 +103,7 @@ class Counted:
             raise KeyboardInterrupt
         self.calls.append(index)
         record = pack_score(Score((scale(),)), {}, {"index": index})
-        return preparation.Made([record], [("bad", "reason")] if index == 1 else [])
+        return Made([record], [("bad", "reason")] if index == 1 else [])
 
 
 def test_a_killed_preparation_goes_on(tmp_path):
@@ -112,6 +117,45 @@ def test_a_killed_preparation_goes_on(tmp_path):
     assert manifest["skipped"] == [["bad", "reason"]]
     with pytest.raises(ValueError, match="other settings"):
         build(tmp_path, "x", {"seed": 2}, 4, second)
+
+
+def children(pid):
+    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks into /proc")
+def test_workers_of_a_killed_run_end_and_the_next_run_goes_on(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for index in range(60):
+        write_midi(folder / f"{index}.mid", Score((scale(beats=600),), title=str(index)))
+    code = (
+        "import sys; from mfm_jax.training.preparation import prepare_scores\n"
+        "if __name__ == '__main__': prepare_scores(sys.argv[1], sys.argv[2], 1, workers=2)\n"
+    )
+    script = tmp_path / "run.py"
+    script.write_text(code)
+    out = tmp_path / "out"
+    run = subprocess.Popen([sys.executable, str(script), str(folder), str(out)])
+    try:
+        for _ in range(1200):
+            if len(list(out.glob("*.array_record"))) >= 3:
+                break
+            time.sleep(0.05)
+        workers = children(run.pid)
+    finally:
+        run.kill()
+        run.wait()
+    assert workers
+    for _ in range(200):
+        if not any(Path(f"/proc/{pid}").exists() for pid in workers):
+            break
+        time.sleep(0.05)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+    manifest = preparation.prepare_scores(folder, out, 1)
+    assert manifest["records"] == 60
+    assert len({facts["title"] for _, facts in read(shards(out))}) == 60
+    assert not list(out.glob("*.part"))
 
 
 @needs_fluidsynth

@@ -37,7 +37,7 @@ class Text:
 
     def __init__(self, config: TextConfig, params: Params, tokeniser: "PreTrainedTokenizerFast") -> None:
         self.config = config
-        self.params = params
+        self.params = jax.tree.map(jnp.asarray, params)
         self.tokeniser = tokeniser
         self._encode = jax.jit(TextEncoder(config).apply)
 
@@ -161,7 +161,7 @@ def t5_params(config: TextConfig, tensors: dict[str, np.ndarray]) -> Params:
         "blocks": blocks,
         "final_norm": {"scale": tensors["encoder.final_layer_norm.weight"].astype(np.float32)},
     }
-    return {"params": params}
+    return {"params": jax.tree.map(jnp.asarray, params)}
 
 
 def _tensors(folder: Path) -> dict[str, np.ndarray]:

@@ -157,11 +157,11 @@ class Controls:
     def override(
         self,
         *,
-        tempo: float | None = None,
+        tempo: int | float | None = None,
         key: str | None = None,
         metre: str | None = None,
         instruments: str | None = None,
-        seconds: float | None = None,
+        seconds: int | float | None = None,
         bars: int | None = None,
     ) -> "Controls":
         """Lay arguments over what the prompt states: arguments win, and are never 'implied'.
@@ -184,7 +184,7 @@ class Controls:
         if seconds is not None:
             changes |= {"seconds": _checked("length", seconds, 0.5, MAX_SECONDS, "seconds"), "bars": None}
         if bars is not None:
-            changes |= {"bars": int(_checked("length", bars, 1, MAX_BARS, "bars")), "seconds": None}
+            changes |= {"bars": int(_checked("length", bars, 1.0, float(MAX_BARS), "bars")), "seconds": None}
         implied = tuple(name for name in self.implied if name not in changes)
         return dataclasses.replace(self, **changes, implied=implied)
 
@@ -293,7 +293,7 @@ def _tempo(text: str) -> tuple[float | None, tuple[int, int] | None]:
 def _bars(text: str) -> tuple[int | None, tuple[int, int] | None]:
     if match := _BARS.search(text):
         bars = _count(match["n"]) * (-1 if match["sign"] else 1)
-        return int(_checked("length", bars, 1, MAX_BARS, "bars")), match.span()
+        return int(_checked("length", bars, 1.0, float(MAX_BARS), "bars")), match.span()
     return None, None
 
 
@@ -364,7 +364,7 @@ def _blank(text: str, span: tuple[int, int] | None) -> str:
     return text if span is None else text[: span[0]] + " " * (span[1] - span[0]) + text[span[1] :]
 
 
-def _checked(what: str, value: float, low: float, high: float, unit: str) -> float:
+def _checked(what: str, value: int | float, low: float, high: float, unit: str) -> float:
     if not low <= value <= high:
         raise ValueError(f"{what} of {value:g} {unit}: must be {low:g} to {high:g} {unit}")
-    return value
+    return float(value)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from mfm_jax.music.captions import Facts, caption
-from mfm_jax.music.facts import _FORMS
+from mfm_jax.music.facts import FORMS
 from mfm_jax.music.instruments import instrument_of
 from mfm_jax.music.words import MOOD_WORDS, TEMPO_WORDS, Key
 
@@ -123,7 +123,7 @@ def random_facts(rng: np.random.Generator) -> Facts:
         [(4, 4), (3, 4), (2, 4), (6, 8), (2, 2), (12, 8), (5, 4)],
         [0.4, 0.22, 0.14, 0.12, 0.06, 0.03, 0.03],
     )
-    form = str(rng.choice(list(_FORMS))) if rng.random() < 0.4 else ""
+    form = str(rng.choice(list(FORMS))) if rng.random() < 0.4 else ""
     return Facts(
         tempo=float(np.round(np.exp(rng.normal(np.log(100), 0.35)).clip(30, 220))),
         metre=metres[int(rng.choice(len(metres), p=chances))],
@@ -179,7 +179,7 @@ def _fill(slot: str, rng: np.random.Generator, words: list[str]) -> str:
     if slot == "pace":
         return str(rng.choice(list(TEMPO_WORDS)))
     if slot == "form":
-        return str(rng.choice(list(_FORMS)))
+        return str(rng.choice(list(FORMS)))
     lists = {"style": STYLES, "composer": COMPOSERS, "scene": SCENES, "feeling": FEELINGS}
     return _pick(lists[slot], rng) if slot in lists else str(rng.choice(words))
 

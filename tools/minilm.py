@@ -53,7 +53,7 @@ def batches(ids: list[list[int]], batch: int) -> list[tuple[np.ndarray, np.ndarr
 
 
 def input_embeddings(tensors: dict[str, np.ndarray]) -> np.ndarray:
-    """Give every token's embedding at an average position, after the first norm: float32 [vocabulary, 384]."""
+    """Give every token's embedding at an average position, after the first norm: [vocabulary, 384]."""
     words = tensors["embeddings.word_embeddings.weight"]
     rest = tensors["embeddings.position_embeddings.weight"][:32].mean(0)
     x = words + rest + tensors["embeddings.token_type_embeddings.weight"][0]

@@ -21,7 +21,7 @@ _CONFIDENT = 0.05  # correlation by which the best key leads the best key with a
 _SHARE = 0.02  # an instrument with a smaller share of the notes is not worth naming
 
 # Words of titles, in the languages of the corpora, that name a form.
-_FORMS = {
+FORMS = {
     "waltz": "waltz|walzer|valse|vals|valzer",
     "march": "march|marsch|marche|marcia",
     "minuet": "minuet|menuet|menuett|menuetto|minuetto",
@@ -208,7 +208,7 @@ def _polyphony(notes: Float[np.ndarray, "n 4"]) -> float | None:
 
 
 def _form(title: str) -> str:
-    for form, names in _FORMS.items():
+    for form, names in FORMS.items():
         if re.search(rf"\b(?:{names})\b", title.lower()):
             return form
     return ""

@@ -1,4 +1,4 @@
-"""T5's encoder in float64 NumPy, token by token, straight from the paper and with the published tensor names."""
+"""T5's encoder in float64 NumPy, token by token, from the paper and with the published tensor names."""
 
 import math
 

@@ -53,8 +53,14 @@ class VAEObjective:
         return params
 
     def trainable(self, params: Params) -> Params:
-        """Mask of what the optimiser may move: all but the whitening and its inverse."""
+        """Mask of what the optimiser may move: all but the whitening and its inverse.
+
+        Bands without blocks on top have nothing to learn about their spread either: it is the noise that the
+        head is trained to bear.
+        """
         fixed = {("encoder", "mean"), ("encoder", "scale"), ("head", "mean"), ("head", "scale")}
+        if self.model.config.encoder.blocks == 0:
+            fixed.add(("encoder", "log_std"))
         return jax.tree_util.tree_map_with_path(
             lambda path, _: tuple(k.key for k in path) not in fixed, params
         )

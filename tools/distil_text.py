@@ -9,6 +9,7 @@ teacher's WordPiece vocabulary, cut). How well they agree: tools/measure_text.py
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import time
 from pathlib import Path
@@ -181,12 +182,14 @@ def main() -> None:
         if w.isascii() and w.isalpha() and len(w) > 2 and i < 16_000
     ]
     texts = list(dict.fromkeys(sentences(args.sentences, np.random.default_rng(0), words)))
-    if args.cache.is_file():
-        targets = np.load(args.cache)["targets"].astype(np.float32)
+    digest = hashlib.sha256("\n".join(texts).encode()).hexdigest()
+    labels = np.load(args.cache) if args.cache.is_file() else {}
+    if labels and str(labels["digest"]) == digest:
+        targets = labels["targets"].astype(np.float32)
     else:
         begun = time.process_time()
         targets = teacher(texts)
-        np.savez(args.cache, targets=targets.astype(np.float16))
+        np.savez(args.cache, targets=targets.astype(np.float16), digest=digest)
         print(
             f"{len(texts)} sentences labelled in {time.process_time() - begun:.0f} s of processor time",
             flush=True,

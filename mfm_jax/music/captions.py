@@ -11,7 +11,7 @@ import re
 import numpy as np
 
 from mfm_jax.music.facts import Facts, measure
-from mfm_jax.music.instruments import CATEGORIES
+from mfm_jax.music.players import player_names
 from mfm_jax.music.words import (
     DENSITY_WORDS,
     DYNAMICS_WORDS,
@@ -118,34 +118,8 @@ _TAGS = (
     "register",
     "drums",
 )
-_STRINGS = CATEGORIES.index("strings")
-_GROUPS = tuple(CATEGORIES.index(name) for name in ("drums", "voice", "synth pad", "effects"))  # never 'solo'
-_ALIASES = {
-    "piano": ("grand piano", "pianoforte"),
-    "cello": ("violoncello",),
-    "nylon guitar": ("classical guitar", "acoustic guitar"),
-    "guitar": ("classical guitar", "acoustic guitar"),
-    "steel guitar": ("acoustic guitar", "steel-string guitar"),
-    "clean electric guitar": ("electric guitar",),
-    "overdriven guitar": ("electric guitar", "rock guitar"),
-    "distortion guitar": ("distorted guitar", "heavy guitar"),
-    "acoustic bass": ("double bass", "upright bass"),
-    "fingered bass": ("bass guitar", "electric bass"),
-    "picked bass": ("bass guitar", "electric bass"),
-    "church organ": ("pipe organ", "organ"),
-    "drums": ("drum kit", "percussion"),
-    "power drums": ("drums", "drum kit"),
-    "choir": ("vocals", "voices"),
-    "strings": ("string section", "string orchestra"),
-    "square lead": ("synth lead", "synthesizer"),
-    "sawtooth lead": ("synth lead", "synthesizer"),
-    "warm pad": ("synth pad", "pads"),
-    "alto sax": ("saxophone", "sax"),
-    "tenor sax": ("saxophone", "sax"),
-    "french horn": ("horn",),
-    "brass": ("brass section", "brass ensemble"),
-}
 _SLOT = re.compile(r"{(\w+)}")
+_TWICE = re.compile(r"\b(\w+) \1\b")  # 'art song song'
 _VOWEL = re.compile(r"\b([Aa]) (?=[aeiouéAEIOU])")
 
 
@@ -172,13 +146,16 @@ def caption(facts: Facts, rng: np.random.Generator, held_out: bool = False, roug
         weights = np.array([1.0 + len(_SLOT.findall(t)) for t in templates])
         template = str(rng.choice(templates, p=weights / weights.sum())) if templates else "music"
         text = _SLOT.sub(lambda slot: _choose(known[slot.group(1)], rng), template)
-    text = _VOWEL.sub(r"\1n ", text)
+    text = _VOWEL.sub(r"\1n ", _TWICE.sub(r"\1", text))
     return _roughen(text, rng) if rough else text
 
 
 def phrases(facts: Facts) -> dict[str, list[str]]:
     """List, for each slot that the facts can fill, the phrases that are true of them."""
-    slots: dict[str, list[str]] = {"piece": _pieces(facts), "players": _players(facts)}
+    slots: dict[str, list[str]] = {
+        "piece": _pieces(facts),
+        "players": player_names(facts.instruments, facts.categories, facts.drums),
+    }
     if facts.tempo:
         bpm = f"{facts.tempo:.0f}"
         slots["bpm"] = [f"{bpm} bpm", f"{bpm} BPM", f"{bpm}bpm", f"{bpm} beats per minute"]
@@ -244,40 +221,6 @@ def _pieces(facts: Facts) -> list[str]:
     if facts.metre == (3, 4):
         return ["piece", "tune", "piece of music", "composition", "waltz"]
     return ["piece", "tune", "piece of music", "composition", "instrumental"]
-
-
-def _players(facts: Facts) -> list[str]:
-    """Name who plays: all instruments in some order and by some name, or the group they make."""
-    names, categories = facts.instruments, facts.categories
-    if not names:
-        return []
-    if len(names) == 1:
-        if categories[0] in _GROUPS:
-            return [names[0], CATEGORIES[categories[0]]]
-        return [f"{prefix}{name}" for name in _aliases(names[0]) for prefix in ("", "", "solo ")] + [
-            f"{names[0]} solo"
-        ]
-    few = list(names[:4])
-    listed = ", ".join(few[:-1])
-    options = [
-        f"{listed} and {few[-1]}",
-        ", ".join(few),
-        " ".join(few),
-        f"{few[0]} with {' and '.join(few[1:])}",
-    ]
-    options += [" + ".join(few), f"{few[-1]} and {', '.join(few[:-1])}", f"{listed} & {few[-1]}"]
-    options.append(" and ".join(_aliases(name)[-1] for name in few))
-    kinds = [CATEGORIES[category] for category in categories[:4]]
-    options += [", ".join(kinds), " and ".join(kinds)]
-    if set(categories) == {_STRINGS} and len(names) > 2:
-        options += ["string quartet", "string ensemble"]
-    if len(names) > 4:
-        options += ["a full band" if facts.drums else "an orchestra", "a large ensemble"]
-    return options
-
-
-def _aliases(name: str) -> tuple[str, ...]:
-    return (name, *_ALIASES.get(name, ()))
 
 
 def _textures(polyphony: float) -> list[str]:

@@ -5,8 +5,9 @@ import re
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from mfm_jax.music.instruments import Instrument, find_instruments, instrument_of, parse_instruments
+from mfm_jax.music.instruments import Instrument, find_instruments, parse_instruments
 from mfm_jax.music.keys import find_key, find_metre, parse_key, parse_metre
+from mfm_jax.music.players import TRANSLATIONS, find_players
 from mfm_jax.music.words import (
     DENSITY_WORDS,
     FORM_METRES,
@@ -59,72 +60,6 @@ _MORE_TEMPO_WORDS |= {"slower": TEMPO_WORDS["slow"], "faster": TEMPO_WORDS["fast
 _DENSITY = {w: s for w, s in DENSITY_WORDS.items() if w != "intricate"}
 _REGISTER = {w: s for w, s in REGISTER_WORDS.items() if w != "deep"}
 _REGISTER_NOT = re.compile(r"^[ -](?:energy|tempo|quality|speed|fi\b|fidelity|key)")
-# Words of other languages that prompts and titles use.
-_TRANSLATIONS = {
-    "klavier": "piano",
-    "flügel": "piano",
-    "geige": "violin",
-    "violine": "violin",
-    "bratsche": "viola",
-    "flöte": "flute",
-    "gitarre": "guitar",
-    "schlagzeug": "drums",
-    "orgel": "organ",
-    "trompete": "trumpet",
-    "harfe": "harp",
-    "guitare": "guitar",
-    "guitarra": "guitar",
-    "chitarra": "guitar",
-    "flûte": "flute",
-    "flauta": "flute",
-    "flauto": "flute",
-    "violon": "violin",
-    "violino": "violin",
-    "violín": "violin",
-    "violoncelle": "cello",
-    "orgue": "organ",
-    "órgano": "organ",
-    "organo": "organ",
-    "batterie": "drums",
-    "batería": "drums",
-    "trompette": "trumpet",
-    "trompeta": "trumpet",
-    "tromba": "trumpet",
-    "langsam": "slow",
-    "langsamer": "slow",
-    "schnell": "fast",
-    "traurig": "sad",
-    "fröhlich": "cheerful",
-    "ruhig": "calm",
-    "lent": "slow",
-    "lente": "slow",
-    "rapide": "fast",
-    "rápido": "fast",
-    "veloce": "fast",
-    "triste": "sad",
-    "joyeux": "joyful",
-    "alegre": "cheerful",
-    "tranquilo": "calm",
-}
-_ENSEMBLES = {
-    "string quartet": (40, 41, 42),
-    "string quintet": (40, 41, 42, 43),
-    "string trio": (40, 41, 42),
-    "piano trio": (0, 40, 42),
-    "piano quartet": (0, 40, 41, 42),
-    "piano quintet": (0, 40, 41, 42),
-    "brass quintet": (56, 60, 57, 58),
-    "brass band": (56, 60, 57, 58),
-    "wind quintet": (73, 68, 71, 60, 70),
-    "woodwind quintet": (73, 68, 71, 60, 70),
-    "orchestra": (48, 73, 71, 60, 56),
-    "orchestral": (48, 73, 71, 60, 56),
-    "rock band": (29, 33, -1),
-    "metal band": (30, 33, -1),
-    "jazz trio": (0, 32, -1),
-    "jazz band": (0, 32, 65, -1),
-    "big band": (65, 56, 57, 0, 32, -1),
-}
 
 
 @dataclass(frozen=True)
@@ -233,8 +168,8 @@ def parse_prompt(text: str) -> Controls:
     for match in _WITHOUT.finditer(lower):
         excluded += [i for i in find_instruments(match["what"]) if i not in excluded]
     positive = _WITHOUT.sub(" ", lower)
-    positive = re.sub(r"\w+", lambda word: _TRANSLATIONS.get(word[0], word[0]), positive)
-    instruments = _instruments(positive)
+    positive = re.sub(r"\w+", lambda word: TRANSLATIONS.get(word[0], word[0]), positive)
+    instruments = find_players(positive)
 
     if metre is None:
         forms = {FORM_METRES[w] for w in re.findall(r"\w+", positive) if w in FORM_METRES}
@@ -324,16 +259,6 @@ def _is_decade(match: re.Match[str], text: str) -> bool:
     return bool(re.search(r"(?:the|'|’|early|late) ?$", before)) or (
         int(match["n"]) % 10 == 0 and int(match["n"]) >= 20 and bool(_DECADE.match(after))
     )
-
-
-def _instruments(text: str) -> list[Instrument]:
-    """Find instruments and the players of named ensembles."""
-    players: list[Instrument] = []
-    for name in sorted(_ENSEMBLES, key=len, reverse=True):
-        if re.search(rf"\b{name}\b", text):
-            players += [instrument_of(max(p, 0), p < 0) for p in _ENSEMBLES[name]]
-            text = re.sub(rf"\b{name}\b", " ", text)
-    return list(dict.fromkeys([*find_instruments(text), *players]))
 
 
 def _words(text: str, table: dict[str, V], not_before: re.Pattern[str] | None = None) -> dict[str, V]:

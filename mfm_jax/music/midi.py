@@ -92,7 +92,7 @@ def _score(units_per_quarter: float, has_tempo: bool, tracks: list[list[Event]],
     metres: dict[int, tuple[int, int]] = {}
     for (time, kind, channel, a, b, data), index in merged:
         if kind == smf.NOTE_ON and b > 0:
-            note = [float(time), float(end), a, b]
+            note = [float(time), float(end), float(a), float(b)]
             keys[channel][index, a].append(note)
             number = own_program.get((index, channel), program[channel])
             found.setdefault((index, channel, number), []).append(note)
@@ -100,7 +100,7 @@ def _score(units_per_quarter: float, has_tempo: bool, tracks: list[list[Event]],
             sounding = keys[channel].get((index, a)) or _elsewhere(keys[channel], a)
             if sounding:
                 note = sounding.pop(0)
-                note[OFF] = time
+                note[OFF] = float(time)
                 if down[channel]:
                     held[channel].append(note)
         elif kind == smf.PROGRAM:
@@ -146,7 +146,7 @@ def _elsewhere(keys: dict[tuple[int, int], list[list[float]]], pitch: int) -> li
 
 def _release(notes: list[list[float]], time: int) -> None:
     for note in notes:
-        note[OFF] = time
+        note[OFF] = float(time)
     notes.clear()
 
 

@@ -11,7 +11,7 @@ from mfm_jax.music.tempo import TempoMap
 
 # The same examples every time; no shrinking, which takes minutes under the type checks (restore it to debug).
 quick = settings(
-    max_examples=30,
+    max_examples=25,
     deadline=None,
     derandomize=True,
     database=None,

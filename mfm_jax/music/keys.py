@@ -170,7 +170,7 @@ def _is_name(match: re.Match[str], text: str) -> bool:
     if _NEVER_NAME.match(after.lower()):
         return False
     before = text[: match.start()].rstrip().lower()
-    if re.search(r"(?:\bin|\bkey of|\bkey:|\bkey)$", before):
+    if re.search(r"(?:\bin|\bkey of|\bkey:|\bkey|bpm|\d|/)$", before):
         return True
     if match["tonic"] == "A" and before:
         return True

@@ -78,6 +78,7 @@ TRANSLATIONS = {
     "alegre": "cheerful",
     "tranquilo": "calm",
 }
+# General MIDI programs; -1 is a drum kit.
 _ENSEMBLES = {
     "string quartet": (40, 41, 42),
     "string quintet": (40, 41, 42, 43),
@@ -90,7 +91,6 @@ _ENSEMBLES = {
     "wind quintet": (73, 68, 71, 60, 70),
     "woodwind quintet": (73, 68, 71, 60, 70),
     "orchestra": (48, 73, 71, 60, 56),
-    "orchestral": (48, 73, 71, 60, 56),
     "rock band": (29, 33, -1),
     "metal band": (30, 33, -1),
     "jazz trio": (0, 32, -1),
@@ -139,10 +139,16 @@ def _aliases(name: str) -> tuple[str, ...]:
 
 
 def find_players(text: str) -> list[Instrument]:
-    """Find instruments and the players of named ensembles."""
+    """Find instruments and the players of named ensembles; 'orchestral' counts where nobody is named."""
     players: list[Instrument] = []
     for name in sorted(_ENSEMBLES, key=len, reverse=True):
-        if re.search(rf"\b{name}\b", text):
-            players += [instrument_of(max(p, 0), p < 0) for p in _ENSEMBLES[name]]
-            text = re.sub(rf"\b{name}\b", " ", text)
-    return list(dict.fromkeys([*find_instruments(text), *players]))
+        pattern = rf"\b{name}\b(?! hit)"
+        if re.search(pattern, text):
+            players += _ensemble(name)
+            text = re.sub(pattern, " ", text)
+    found = list(dict.fromkeys([*find_instruments(text), *players]))
+    return found or (_ensemble("orchestra") if "orchestral" in text else [])
+
+
+def _ensemble(name: str) -> list[Instrument]:
+    return [instrument_of(max(program, 0), program < 0) for program in _ENSEMBLES[name]]

@@ -1,7 +1,7 @@
 """Making a folder of shards: in parallel, resumable, with progress and a manifest.
 
-A stage is a function from a shard's number to its records, decided by the settings alone. Shards that exist are
-kept, so that a run that was killed goes on where it stopped; the order in which workers finish changes nothing.
+A stage is a function from a shard's number to its records, decided by the settings alone. Shards that exist
+are kept, so that a run that was killed goes on where it stopped; the order of the workers changes nothing.
 """
 
 import functools

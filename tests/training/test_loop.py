@@ -39,7 +39,7 @@ def test_fit_learns_and_writes_metrics(tmp_path):
 
 def wait_for_step(run, step):
     path = Path(run) / "metrics.jsonl"
-    for _ in range(600):
+    for _ in range(6000):
         if (
             path.exists()
             and max([0, *(json.loads(x)["step"] for x in path.read_text().splitlines())]) >= step
@@ -49,10 +49,15 @@ def wait_for_step(run, step):
     raise AssertionError("the run did not get that far")
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    run = tmp_path_factory.mktemp("whole")
+    fit(Line(), points(), settings(40), run, about={"toy": 1})
+    return run
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_killed_run_goes_on_with_the_same_losses(tmp_path, number):
-    whole = tmp_path / "whole"
-    fit(Line(), points(), settings(40), whole, about={"toy": 1})
+def test_a_killed_run_goes_on_with_the_same_losses(tmp_path, whole, number):
     broken = tmp_path / "broken"
     toy = Path(__file__).with_name("toy_run.py")
     child = subprocess.Popen(
@@ -61,7 +66,7 @@ def test_a_killed_run_goes_on_with_the_same_losses(tmp_path, number):
     try:
         wait_for_step(broken, 13)
         child.send_signal(number)
-        code = child.wait(timeout=60)
+        code = child.wait(timeout=300)
     finally:
         child.kill()
         child.wait()
@@ -104,7 +109,8 @@ def test_minutes_end_a_run(tmp_path):
     config = TrainConfig(steps=10**9, minutes=0.02, log_every=10**9)
     fit(Line(), points(), config, tmp_path)
     (line,) = metrics(tmp_path).values()
-    assert 1.2 <= line["seconds"] < 10
+    assert line["step"] < 10**9
+    assert line["seconds"] >= 1.2
 
 
 def state_and_step(objective, optim):

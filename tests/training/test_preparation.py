@@ -138,7 +138,7 @@ def test_workers_of_a_killed_run_end_and_the_next_run_goes_on(tmp_path):
     out = tmp_path / "out"
     run = subprocess.Popen([sys.executable, str(script), str(folder), str(out)])
     try:
-        for _ in range(1200):
+        for _ in range(6000):
             if len(list(out.glob("*.array_record"))) >= 3:
                 break
             time.sleep(0.05)
@@ -147,7 +147,7 @@ def test_workers_of_a_killed_run_end_and_the_next_run_goes_on(tmp_path):
         run.kill()
         run.wait()
     assert workers
-    for _ in range(200):
+    for _ in range(2000):
         if not any(Path(f"/proc/{pid}").exists() for pid in workers):
             break
         time.sleep(0.05)

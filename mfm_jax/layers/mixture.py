@@ -49,13 +49,13 @@ def mixture_log_prob(
 
 def mixture_sample(
     key: Key[Array, ""],
-    logits: Float[Array, "K"],
+    logits: Float[Array, " K"],
     mean: Float[Array, "K S"],
     scale: Float[Array, "K S"],
     temperature: Float[Array, ""] | float,
     spread: Float[Array, ""] | float,
-) -> Float[Array, "S"]:
-    """Draw one vector [S]: `temperature` flattens or sharpens the choice of Gaussian, `spread` scales its width."""
+) -> Float[Array, " S"]:
+    """Draw one vector [S]: `temperature` is that of the choice of Gaussian, `spread` scales its width."""
     pick, draw = jax.random.split(key)
     chosen = jax.random.categorical(pick, logits / jnp.maximum(temperature, 1e-3))
     noise = jax.random.normal(draw, mean.shape[1:])
@@ -78,13 +78,16 @@ class GroupedMixture(nn.Module):
     config: MixtureConfig
 
     def setup(self) -> None:
+        """Name the parts."""
         c = self.config
         if c.width % c.group:
             raise ValueError(f"mixture width {c.width} must be a multiple of its group {c.group}")
         self.groups = c.width // c.group
         self.outputs = c.components * (1 + 2 * c.group)
         self.trunk = nn.Dense(self.groups * c.hidden, name="trunk")
-        self.carry = self.param("carry", nn.initializers.normal(c.width**-0.5), (c.width, self.groups * c.hidden))
+        self.carry = self.param(
+            "carry", nn.initializers.normal(c.width**-0.5), (c.width, self.groups * c.hidden)
+        )
         self.head = self.param(
             "head", nn.initializers.normal(0.5 * c.hidden**-0.5), (self.groups, c.hidden, self.outputs)
         )
@@ -118,7 +121,7 @@ class GroupedMixture(nn.Module):
     def sample(
         self,
         hidden: Float[Array, "B D"],
-        keys: Key[Array, "B"],
+        keys: Key[Array, " B"],
         temperature: Float[Array, ""] | float = 1.0,
         spread: Float[Array, ""] | float = 1.0,
         base: Float[Array, "B W"] | None = None,

@@ -32,12 +32,12 @@ class Conditions(NamedTuple):
     text_tokens: Float[Array, "B L D"]
     text_mask: Bool[Array, "B L"]
     instruments: Float[Array, "B I"]
-    tempo: Float[Array, "B"]
+    tempo: Float[Array, " B"]
     metre: Float[Array, "B M"]
-    key: Int[Array, "B"]
-    density: Float[Array, "B"]
-    polyphony: Float[Array, "B"]
-    beats: Float[Array, "B"]
+    key: Int[Array, " B"]
+    density: Float[Array, " B"]
+    polyphony: Float[Array, " B"]
+    beats: Float[Array, " B"]
 
 
 def unknown(batch: int, text_width: int, tokens: int) -> Conditions:
@@ -65,7 +65,9 @@ def bar_ticks(metre: tuple[int, int]) -> float:
     """
     numerator, denominator = metre
     if not 1 <= numerator <= 32 or denominator not in (1, 2, 4, 8, 16, 32):
-        raise ValueError(f"metre {numerator}/{denominator}: write it as 3/4 or 6/8, at most 32 over 1, 2, 4 .. 32")
+        raise ValueError(
+            f"metre {numerator}/{denominator}: write it as 3/4 or 6/8, at most 32 over 1, 2, 4 .. 32"
+        )
     return 4 * TICKS_PER_BEAT * numerator / denominator
 
 
@@ -77,10 +79,12 @@ def bar_lag(ticks: float) -> int:
     return int(np.clip(round(ticks / TICKS_PER_BEAT), 1, 16))
 
 
-def _log(x: Float[Array, "B"], middle: float) -> Float[Array, "B M"]:
+def _log(x: Float[Array, " B"], middle: float) -> Float[Array, "B M"]:
     """Zero -> (0, 0), else (1, log2(x / middle))."""
     known = x > 0
-    return jnp.stack([known.astype(x.dtype), jnp.where(known, jnp.log2(jnp.maximum(x, 1e-3) / middle), 0.0)], -1)
+    return jnp.stack(
+        [known.astype(x.dtype), jnp.where(known, jnp.log2(jnp.maximum(x, 1e-3) / middle), 0.0)], -1
+    )
 
 
 class ConditionEncoder(nn.Module):
@@ -90,6 +94,7 @@ class ConditionEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, conditions: Conditions) -> Float[Array, "B C"]:
+        """Encode."""
         c = conditions
         players = jnp.maximum(c.instruments.sum(-1, keepdims=True), 1.0)
         embedding = nn.Dense(self.width, use_bias=False, name="instruments")(c.instruments / players)

@@ -1,29 +1,32 @@
 """The hierarchical generator: SectionXLSTM -> BeatXLSTM -> TickXLSTM -> z.
 
-Each level is a stack of xLSTM blocks that writes one latent vector a step, drawn from a grouped mixture of Gaussians,
-and reads: what it wrote before, the level above, the conditions (text read once into the state, its pooled vector and
-the instruments at every step) and its place in the bar, the section and the piece. This file holds the networks and
-their densities on given music; `generator_sampling` writes new music.
+Each level is a stack of xLSTM blocks that writes one latent vector a step, drawn from a grouped mixture of
+Gaussians, and reads: what it wrote before, the level above, the conditions (text once into the state, its
+pooled vector and the instruments at every step), and its place in the bar, the section and the piece. This
+file holds the networks and their densities on given music; `generator_sampling` writes new music.
 """
-
-from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int
 
-from mfm_jax.axes import LATENT, TICKS_PER_BEAT
+from mfm_jax.axes import TICKS_PER_BEAT
 from mfm_jax.config import config
 from mfm_jax.layers.mixture import GroupedMixture, MixtureConfig
 from mfm_jax.layers.xlstm import StackState, XLSTMConfig, XLSTMStack, initial_state
 from mfm_jax.models.conditions import ConditionEncoder, Conditions
+from mfm_jax.models.plan import (
+    LABELS,
+    MAX_SECTION,
+    N_FACTS,
+    Plan,
+    delay,
+    masked_mean,
+    place_features,
+    sections_of,
+)
 from mfm_jax.models.summaries import BeatCoder, BeatCoderConfig, SectionCoder, shift
-
-LABELS = ("intro", "verse", "chorus", "bridge", "outro")
-MAX_SECTION = 32  # beats
-N_FACTS = 4  # of a section: tempo, density, polyphony, register; see `Plan.facts`
-RING = 64  # beats remembered literally: four bars of 4/4 and more
 
 
 @config
@@ -59,38 +62,9 @@ class GeneratorConfig:
         }
         for name, (got, want) in wanted.items():
             if got != want:
-                raise ValueError(f"{name}.mixture.width={got}: what this level writes is {want} wide, set it so")
-
-
-class Plan(NamedTuple):
-    """Where every beat of a stretch of music stands; sections are numbered from the start of the piece.
-
-    Attributes:
-        section: index of the beat's section [B, N].
-        position: beats since the section began [B, N].
-        length: beats in the section, 1 to 32 [B, N].
-        label: index in LABELS of the section [B, N].
-        facts: of the section, scaled to about unit spread: 4 log2(bpm / 100), 2 log2(notes a beat / 4),
-            2 log2(polyphony / 3), (mean pitch - 64) / 6 [B, N, 4].
-        phase: ticks since the bar began [B, N].
-        bar: ticks in the bar [B, N].
-        index: beats since the piece began [B, N].
-        mask: false where the beat is padding [B, N].
-        count: sections in the piece [B].
-        lag: beats after which the same place in the bar returns [B].
-    """
-
-    section: Int[Array, "B N"]
-    position: Float[Array, "B N"]
-    length: Float[Array, "B N"]
-    label: Int[Array, "B N"]
-    facts: Float[Array, "B N M"]
-    phase: Float[Array, "B N"]
-    bar: Float[Array, "B N"]
-    index: Float[Array, "B N"]
-    mask: Bool[Array, "B N"]
-    count: Int[Array, "B"]
-    lag: Int[Array, "B"]
+                raise ValueError(
+                    f"{name}.mixture.width={got}: what this level writes is {want} wide, set it so"
+                )
 
 
 class Level(nn.Module):
@@ -99,12 +73,13 @@ class Level(nn.Module):
     config: XLSTMConfig
 
     def setup(self) -> None:
+        """Name the parts."""
         self.inputs = nn.Dense(self.config.width, name="inputs")
         self.text = nn.Dense(self.config.width, name="text")
         self.stack = XLSTMStack(self.config, name="stack")
 
     def read(self, tokens: Float[Array, "B L D"], mask: Bool[Array, "B L"]) -> StackState:
-        """Read text: the state after its last real token. Padding leaves no trace; no text, the initial state."""
+        """Read text: the state after its last token. Padding leaves no trace; no text, the initial state."""
         length = mask.shape[1]
         count = mask.sum(1)
         # Real tokens go to the end, and the first of them resets the state.
@@ -122,7 +97,7 @@ class Level(nn.Module):
         return self.stack(self.inputs(features), state)
 
 
-def _like(flag: Bool[Array, "B"], a: Float[Array, "L B *N"]) -> Bool[Array, "..."]:
+def _like(flag: Bool[Array, " B"], a: Float[Array, "L B *N"]) -> Bool[Array, "..."]:
     """Reshape [B] so that it selects along axis 1 of `a`."""
     return flag.reshape(1, -1, *([1] * (a.ndim - 2)))
 
@@ -134,6 +109,7 @@ class SectionCountPredictor(nn.Module):
 
     @nn.compact
     def __call__(self, conditions: Conditions) -> Float[Array, "B K"]:
+        """Predict."""
         x = ConditionEncoder(self.config.condition_width, name="conditions")(conditions)
         return nn.Dense(self.config.max_sections, name="out")(nn.gelu(x))
 
@@ -144,6 +120,7 @@ class SectionXLSTM(nn.Module):
     config: GeneratorConfig
 
     def setup(self) -> None:
+        """Name the parts."""
         c = self.config
         self.conditions = ConditionEncoder(c.condition_width, name="conditions")
         self.level = Level(c.section.xlstm, name="level")
@@ -159,8 +136,8 @@ class SectionXLSTM(nn.Module):
         length: Float[Array, "B S"],
         number: Float[Array, "B S"],
         start: Float[Array, "B S"],
-        count: Float[Array, "B"],
-        beats: Float[Array, "B"],
+        count: Float[Array, " B"],
+        beats: Float[Array, " B"],
     ) -> Float[Array, "B S E"]:
         """What a step reads: the section before (zeros at the first), and how far the piece has come.
 
@@ -180,9 +157,15 @@ class SectionXLSTM(nn.Module):
         done = jnp.where(beats[:, None] > 0, start / total, 0.0)
         to_come = count[:, None] - number
         numbers = [
-            exists, length / 32, number / 8, to_come / 8, done, left,
-            (to_come <= 1).astype(vector.dtype), number / jnp.maximum(count[:, None], 1.0),
-        ]  # fmt: skip
+            exists,
+            length / 32,
+            number / 8,
+            to_come / 8,
+            done,
+            left,
+            (to_come <= 1).astype(vector.dtype),
+            number / jnp.maximum(count[:, None], 1.0),
+        ]
         told = jnp.broadcast_to(condition[:, None], (*label.shape, condition.shape[-1]))
         before = nn.one_hot(label, len(LABELS)) * exists[..., None]
         return jnp.concatenate([vector, before, jnp.stack(numbers, -1), told], -1)
@@ -191,7 +174,9 @@ class SectionXLSTM(nn.Module):
         """Hidden features joined with the label that was chosen."""
         return jnp.concatenate([hidden, nn.one_hot(label, len(LABELS))], -1)
 
-    def given_length(self, hidden: Float[Array, "B S D"], length: Float[Array, "B S"]) -> Float[Array, "B S E"]:
+    def given_length(
+        self, hidden: Float[Array, "B S D"], length: Float[Array, "B S"]
+    ) -> Float[Array, "B S E"]:
         """Hidden features joined with the length that was chosen."""
         return jnp.concatenate([hidden, length[..., None] / 16 - 1], -1)
 
@@ -202,6 +187,7 @@ class BeatXLSTM(nn.Module):
     config: GeneratorConfig
 
     def setup(self) -> None:
+        """Name the parts."""
         c = self.config
         self.conditions = ConditionEncoder(c.condition_width, name="conditions")
         self.level = Level(c.beat.xlstm, name="level")
@@ -216,7 +202,7 @@ class BeatXLSTM(nn.Module):
         section: Float[Array, "B N W"],
         place: Float[Array, "B N E"],
     ) -> Float[Array, "B N F"]:
-        """What a step reads: the beat before, the same place one bar and four bars ago, its section, its place."""
+        """What a step reads: the beats just before, one bar and four bars ago, its section, its place."""
         told = jnp.broadcast_to(condition[:, None], (*before.shape[:2], condition.shape[-1]))
         return jnp.concatenate([before, bar_before, phrase_before, section, place, told], -1)
 
@@ -227,6 +213,7 @@ class TickXLSTM(nn.Module):
     config: GeneratorConfig
 
     def setup(self) -> None:
+        """Name the parts."""
         c = self.config
         self.conditions = ConditionEncoder(c.condition_width, name="conditions")
         self.level = Level(c.tick.xlstm, name="level")
@@ -248,41 +235,13 @@ class TickXLSTM(nn.Module):
         return jnp.concatenate([before, proposal, beat, told], -1)
 
 
-def place_features(plan: Plan, beats: Float[Array, "B"]) -> Float[Array, "B N E"]:
-    """Features of each beat's place in its bar, its section and the piece (`beats` long, 0 unknown) [B, N, 28]."""
-    turn = 2 * jnp.pi * plan.phase / plan.bar
-    bars = jnp.floor((plan.position * TICKS_PER_BEAT - plan.phase) / plan.bar + 0.5)  # bar within the section
-    to_come = plan.length - plan.position
-    known = beats[:, None] > 0
-    left = beats[:, None] - plan.index
-    numbers = [
-        jnp.sin(turn), jnp.cos(turn), jnp.sin(2 * turn), jnp.cos(2 * turn), plan.phase / 48, plan.bar / 48,
-        (plan.phase < 1).astype(turn.dtype), (plan.phase + TICKS_PER_BEAT >= plan.bar).astype(turn.dtype),
-        jnp.sin(jnp.pi * bars), jnp.cos(jnp.pi * bars), jnp.sin(jnp.pi * bars / 2), jnp.cos(jnp.pi * bars / 2),
-        jnp.sin(jnp.pi * bars / 4), jnp.cos(jnp.pi * bars / 4),
-        plan.position / 32, to_come / 32, (plan.position < 1).astype(turn.dtype), (to_come <= 1).astype(turn.dtype),
-        plan.index / (plan.index + 32), jnp.broadcast_to(known, turn.shape).astype(turn.dtype), jnp.where(known, jnp.clip(left / 16, 0, 1), 0.0),
-        jnp.where(known, jnp.clip(left / 64, 0, 1), 0.0), jnp.where(known & (left <= 1), 1.0, 0.0),
-    ]  # fmt: skip
-    return jnp.concatenate([jnp.stack(numbers, -1), nn.one_hot(plan.label, len(LABELS))], -1)
-
-
-def sections_of(
-    plan: Plan, n_sections: int
-) -> tuple[Float[Array, "B N S"], Float[Array, "B N S"], Bool[Array, "B S"]]:
-    """Membership, first beats, and which of `n_sections` sections a stretch holds, counted from its first."""
-    local = plan.section - plan.section[:, :1]
-    member = nn.one_hot(local, n_sections) * plan.mask[..., None]
-    first = member * (plan.position < 1)[..., None]
-    return member, first, first.sum(1) > 0
-
-
 class Generator(nn.Module):
     """All levels and summaries under one set of parameters."""
 
     config: GeneratorConfig
 
     def setup(self) -> None:
+        """Name the parts."""
         c = self.config
         self.coder = BeatCoder(c.coder, name="coder")
         self.section_coder = SectionCoder(c.section_width, c.section_hidden, name="section_coder")
@@ -291,9 +250,7 @@ class Generator(nn.Module):
         self.beat = BeatXLSTM(c, name="beat")
         self.tick = TickXLSTM(c, name="tick")
 
-    def summarise(
-        self, beats: Float[Array, "B N D"], plan: Plan, n_sections: int
-    ) -> Float[Array, "B S W"]:
+    def summarise(self, beats: Float[Array, "B N D"], plan: Plan, n_sections: int) -> Float[Array, "B S W"]:
         """Beat latents -> learned section summaries [B, S, section_width]."""
         member = sections_of(plan, n_sections)[0]
         return self.section_coder(beats, place_features(plan, jnp.zeros(plan.count.shape)), member)
@@ -309,21 +266,31 @@ class Generator(nn.Module):
             return jnp.einsum("bnm,bns->bsm", values, first)
 
         vector = jnp.concatenate([summaries, at_start(plan.facts)], -1)
-        singles = jnp.stack([plan.length, plan.label.astype(float), plan.index, plan.section.astype(float)], -1)
+        singles = jnp.stack(
+            [plan.length, plan.label.astype(float), plan.index, plan.section.astype(float)], -1
+        )
         length, label, start, number = jnp.moveaxis(at_start(singles), -1, 0)
         label = label.astype(int)
         before = [shift(a[..., None])[..., 0] for a in (label.astype(float), length)]
         features = net.features(
-            net.conditions(conditions), shift(vector), before[0].astype(int), before[1], number, start,
-            plan.count.astype(float), conditions.beats,
-        )  # fmt: skip
+            net.conditions(conditions),
+            shift(vector),
+            before[0].astype(int),
+            before[1],
+            number,
+            start,
+            plan.count.astype(float),
+            conditions.beats,
+        )
         hidden, _ = net.level(features, net.level.read(conditions.text_tokens, conditions.text_mask))
         labels = jax.nn.log_softmax(net.label(hidden))
         hidden = net.given_label(hidden, label)
         lengths = jax.nn.log_softmax(net.length(hidden))
         density = net.density(net.given_length(hidden, length), vector)
         counts = jax.nn.log_softmax(self.counter(conditions))
-        count_nll = -jnp.take_along_axis(counts, jnp.clip(plan.count - 1, 0, counts.shape[-1] - 1)[:, None], 1)
+        count_nll = -jnp.take_along_axis(
+            counts, jnp.clip(plan.count - 1, 0, counts.shape[-1] - 1)[:, None], 1
+        )
         pick = jnp.clip(length.astype(int) - 1, 0, MAX_SECTION - 1)
         return {
             "count": count_nll.mean(),
@@ -344,9 +311,13 @@ class Generator(nn.Module):
         member = sections_of(plan, summaries.shape[1])[0]
         section = jnp.concatenate([jnp.einsum("bsw,bns->bnw", summaries, member), plan.facts], -1)
         features = net.features(
-            net.conditions(conditions), shift(beats), delay(beats, plan.lag), delay(beats, 4 * plan.lag),
-            section, place_features(plan, conditions.beats),
-        )  # fmt: skip
+            net.conditions(conditions),
+            shift(beats),
+            delay(beats, plan.lag),
+            delay(beats, 4 * plan.lag),
+            section,
+            place_features(plan, conditions.beats),
+        )
         hidden, _ = net.level(features, net.level.read(conditions.text_tokens, conditions.text_mask))
         return net.density(hidden, beats)
 
@@ -357,7 +328,7 @@ class Generator(nn.Module):
         beats: Float[Array, "B N W"],
         z: Float[Array, "B T D"],
     ) -> Float[Array, "B T"]:
-        """Log density of z [B, N * 12, D] given its beats; `before` is the latent of the beat before the first."""
+        """Log density of z [B, N * 12, D] given its beats and the beat `before` the first."""
         net = self.tick
         proposal = self.coder.decode(jnp.concatenate([before[:, None], beats[:, :-1]], 1), beats)
         proposal = proposal.reshape(z.shape)
@@ -372,7 +343,9 @@ class Generator(nn.Module):
         summaries = self.summarise(beats, plan, 2)
         losses = self.section_losses(conditions, plan, summaries)
         ticks = self.tick_log_prob(conditions, beats[:, 0], beats, z.reshape(z.shape[0], -1, z.shape[-1]))
-        return sum(losses.values(), ticks.mean() + self.beat_log_prob(conditions, plan, beats, summaries).mean())
+        return sum(
+            losses.values(), ticks.mean() + self.beat_log_prob(conditions, plan, beats, summaries).mean()
+        )
 
 
 def tick_context(beats: Float[Array, "B N W"]) -> Float[Array, "B T E"]:
@@ -381,15 +354,3 @@ def tick_context(beats: Float[Array, "B N W"]) -> Float[Array, "B T E"]:
     repeated = jnp.broadcast_to(beats[:, :, None], (batch, n, TICKS_PER_BEAT, width))
     number = jnp.broadcast_to(jnp.eye(TICKS_PER_BEAT)[None, None], (batch, n, TICKS_PER_BEAT, TICKS_PER_BEAT))
     return jnp.concatenate([repeated, number], -1).reshape(batch, n * TICKS_PER_BEAT, -1)
-
-
-def delay(x: Float[Array, "B N D"], steps: Int[Array, "B"]) -> Float[Array, "B N D"]:
-    """Move each sequence later by its own number of steps, at most RING; zeros come in."""
-    source = jnp.arange(x.shape[1])[None] - jnp.minimum(steps, RING)[:, None]
-    moved = jnp.take_along_axis(x, jnp.maximum(source, 0)[..., None], axis=1)
-    return jnp.where((source >= 0)[..., None], moved, 0.0)
-
-
-def masked_mean(x: Float[Array, "B N"], mask: Bool[Array, "B N"]) -> Float[Array, ""]:
-    """Mean over true places."""
-    return (x * mask).sum() / jnp.maximum(mask.sum(), 1)

@@ -2,15 +2,18 @@
 
 ::
 
-    conditions = conditions.unknown(batch=2, text_width=384, tokens=24)._replace(tempo=..., instruments=..)
+    conditions = unknown(batch=2, text_width=384, tokens=24)._replace(tempo=.., instruments=..)
     seeds = seeds_of([7, 8])                                     # one seed per example
-    state = start(config, params, conditions, bar_ticks=[48., 36.], seeds=seeds)
-    music, state = write(config, params, conditions, state, seeds, n_beats=64, sampling=Sampling())
+    bars = jnp.array([bar_ticks((4, 4)), bar_ticks((3, 4))])      # the metre of each
+    lags = jnp.array([bar_lag(float(b)) for b in bars])
+    state = start(config, params, conditions, bars, lags, seeds)
+    music, state = write(config, params, conditions, state, seeds, n_beats=64)
     music.z          # [B, 64 * 12, 64], for codec.decode_roll and codec.to_vae
     more, state = write(config, params, conditions, state, seeds, n_beats=32)     # goes on where it stopped
 
-`start` and `write` are jitted; `n_beats` is static. What an example gets depends on its own seed, conditions and
-state alone, not on its neighbours in the batch. To vary one level only, keep the other seeds of `Seeds`.
+`start` and `write` are jitted; `n_beats` is static. What an example gets depends on its own seed,
+conditions and state alone, not on its neighbours in the batch. To vary one level only, keep the other seeds
+of `Seeds`.
 """
 
 import functools
@@ -24,17 +27,8 @@ from jaxtyping import Array, Float, Int, Key
 from mfm_jax.axes import TICKS_PER_BEAT, Params
 from mfm_jax.layers.xlstm import StackState
 from mfm_jax.models.conditions import UNKNOWN_KEY, Conditions
-from mfm_jax.models.generator import (
-    LABELS,
-    MAX_SECTION,
-    N_FACTS,
-    RING,
-    Generator,
-    GeneratorConfig,
-    Plan,
-    place_features,
-    tick_context,
-)
+from mfm_jax.models.generator import Generator, GeneratorConfig, tick_context
+from mfm_jax.models.plan import MAX_SECTION, N_FACTS, RING, Plan, place_features
 
 SHORTEST = 4  # beats of a section
 REFUSED = -1e9
@@ -43,9 +37,9 @@ REFUSED = -1e9
 class Seeds(NamedTuple):
     """Random keys of the three levels, one for each example."""
 
-    section: Key[Array, "B"]
-    beat: Key[Array, "B"]
-    tick: Key[Array, "B"]
+    section: Key[Array, " B"]
+    beat: Key[Array, " B"]
+    tick: Key[Array, " B"]
 
 
 class Sampling(NamedTuple):
@@ -66,6 +60,9 @@ class Sampling(NamedTuple):
     guidance: Float[Array, ""] | float = 1.0
 
 
+SAMPLING = Sampling()
+
+
 class GeneratorState(NamedTuple):
     """All that the generator remembers; the size does not depend on how much it has written."""
 
@@ -73,16 +70,16 @@ class GeneratorState(NamedTuple):
     beat_level: StackState  # twice the batch: with the wishes, then without
     tick_level: StackState
     vector: Float[Array, "B W"]  # of the section being written
-    label: Int[Array, "B"]
-    length: Float[Array, "B"]
-    position: Float[Array, "B"]  # beats of the section already written
-    section: Int[Array, "B"]  # its number; -1 before the first
-    count: Int[Array, "B"]  # sections planned
-    index: Float[Array, "B"]  # beats already written
-    beats: Float[Array, "B"]  # beats planned; 0 unknown
-    phase: Float[Array, "B"]  # ticks from the bar's start to the next beat
-    bar: Float[Array, "B"]  # ticks in a bar
-    lag: Int[Array, "B"]
+    label: Int[Array, " B"]
+    length: Float[Array, " B"]
+    position: Float[Array, " B"]  # beats of the section already written
+    section: Int[Array, " B"]  # its number; -1 before the first
+    count: Int[Array, " B"]  # sections planned
+    index: Float[Array, " B"]  # beats already written
+    beats: Float[Array, " B"]  # beats planned; 0 unknown
+    phase: Float[Array, " B"]  # ticks from the bar's start to the next beat
+    bar: Float[Array, " B"]  # ticks in a bar
+    lag: Int[Array, " B"]
     ring: Float[Array, "B R D"]  # the last beats written
     before: Float[Array, "B D"]
     tick_before: Float[Array, "B E"]
@@ -97,6 +94,7 @@ class Music(NamedTuple):
     label: Int[Array, "B N"]
     position: Float[Array, "B N"]
     length: Float[Array, "B N"]
+    vector: Float[Array, "B N E"]  # of the section: learned summary, then facts
     tempo: Float[Array, "B N"]  # quarter notes a minute that the section suggests
 
 
@@ -121,13 +119,13 @@ def _doubled(conditions: Conditions) -> Conditions:
     return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), *both)
 
 
-def _folded(keys: Key[Array, "B"], number: Int[Array, "B"]) -> Key[Array, "B"]:
+def _folded(keys: Key[Array, " B"], number: Int[Array, " B"]) -> Key[Array, " B"]:
     return jax.vmap(jax.random.fold_in)(keys, number)
 
 
 def _pick(
-    keys: Key[Array, "B"], logits: Float[Array, "B K"], temperature: Float[Array, ""] | float
-) -> Int[Array, "B"]:
+    keys: Key[Array, " B"], logits: Float[Array, "B K"], temperature: Float[Array, ""] | float
+) -> Int[Array, " B"]:
     return jax.vmap(jax.random.categorical)(keys, logits / jnp.maximum(temperature, 1e-3))
 
 
@@ -136,8 +134,8 @@ def start(
     config: GeneratorConfig,
     params: Params,
     conditions: Conditions,
-    bar_ticks: Float[Array, "B"],
-    lag: Int[Array, "B"],
+    bar_ticks: Float[Array, " B"],
+    lag: Int[Array, " B"],
     seeds: Seeds,
 ) -> GeneratorState:
     """Read the text, choose how many sections there shall be, and stand before the first beat.
@@ -166,7 +164,9 @@ def start(
     zero = jnp.zeros((batch,))
     beats = conditions.beats
     number = jnp.arange(1, counts.shape[1] + 1)[None]
-    fits = (number * MAX_SECTION >= beats[:, None]) & (number * 2 * SHORTEST <= jnp.maximum(beats, 8)[:, None])
+    fits = (number * MAX_SECTION >= beats[:, None]) & (
+        number * 2 * SHORTEST <= jnp.maximum(beats, 8)[:, None]
+    )
     counts = jnp.where((beats[:, None] == 0) | fits, counts, REFUSED)
     count = 1 + _pick(_folded(seeds.section, jnp.full((batch,), 1 << 20)), counts, 1.0)
     c = config
@@ -192,15 +192,26 @@ def start(
 
 
 def _write_section(
-    net: Generator, conditions: Conditions, told: Array, state: GeneratorState, seeds: Seeds, sampling: Sampling
+    net: Generator,
+    conditions: Conditions,
+    told: Array,
+    state: GeneratorState,
+    seeds: Seeds,
+    sampling: Sampling,
 ) -> GeneratorState:
     """Draw the next section where the present one is finished."""
     number = state.section + 1
     keys = jax.vmap(functools.partial(jax.random.split, num=3))(_folded(seeds.section, number))
     features = net.section.features(
-        told, state.vector[:, None], state.label[:, None], state.length[:, None], number.astype(float)[:, None],
-        state.index[:, None], jnp.maximum(state.count, number + 1).astype(float), state.beats,
-    )  # fmt: skip
+        told,
+        state.vector[:, None],
+        state.label[:, None],
+        state.length[:, None],
+        number.astype(float)[:, None],
+        state.index[:, None],
+        jnp.maximum(state.count, number + 1).astype(float),
+        state.beats,
+    )
     hidden, level = net.section.level(features, state.section_level)
     label = _pick(keys[:, 0], net.section.label(hidden)[:, 0], sampling.temperature)
     hidden = net.section.given_label(hidden, label[:, None])
@@ -232,7 +243,7 @@ def _write_section(
 SECTION_FIELDS = ("vector", "label", "length", "position", "section", "count")
 
 
-def _length_rules(state: GeneratorState, number: Int[Array, "B"]) -> Float[Array, "B K"]:
+def _length_rules(state: GeneratorState, number: Int[Array, " B"]) -> Float[Array, "B K"]:
     """Logits that keep a section's length within the piece's plan and favour whole bars."""
     lengths = jnp.arange(1.0, MAX_SECTION + 1)[None]
     left = (state.beats - state.index)[:, None]
@@ -294,7 +305,7 @@ def _write_beat(
     return beat, proposal, state
 
 
-def _remembered(state: GeneratorState, steps: Int[Array, "B"]) -> Float[Array, "B N D"]:
+def _remembered(state: GeneratorState, steps: Int[Array, " B"]) -> Float[Array, "B N D"]:
     """The latent written `steps` beats before the next one; zeros where there is none."""
     place = state.index.astype(int) - jnp.minimum(steps, RING)
     slot = jax.nn.one_hot(place % RING, RING) * (place >= 0)[:, None]
@@ -302,9 +313,14 @@ def _remembered(state: GeneratorState, steps: Int[Array, "B"]) -> Float[Array, "
 
 
 def _write_ticks(
-    net_apply: "functools.partial[Array]", told: Array, beat: Array, proposal: Array, state: GeneratorState,
-    keys: Key[Array, "B"], sampling: Sampling,
-) -> tuple[Array, GeneratorState]:  # fmt: skip
+    net_apply: "functools.partial[Array]",
+    told: Array,
+    beat: Array,
+    proposal: Array,
+    state: GeneratorState,
+    keys: Key[Array, " B"],
+    sampling: Sampling,
+) -> tuple[Array, GeneratorState]:
     """Draw the 12 ticks of a beat -> z [B, 12, D], the state."""
     context = tick_context(beat[:, None])
     batch = beat.shape[0]
@@ -335,7 +351,7 @@ def write(
     state: GeneratorState,
     seeds: Seeds,
     n_beats: int,
-    sampling: Sampling = Sampling(),
+    sampling: Sampling = SAMPLING,
 ) -> tuple[Music, GeneratorState]:
     """Write `n_beats` beats from `state` on.
 
@@ -365,7 +381,7 @@ def write(
 
     def body(state: GeneratorState, _: None) -> tuple[GeneratorState, tuple]:
         state = apply(conditions, for_section, state, seeds, sampling, method=_write_section)
-        here = (state.section, state.label, state.position, state.length)
+        here = (state.section, state.label, state.position, state.length, state.vector)
         tempo = 100 * 2 ** (state.vector[:, config.section_width] / 4)
         keys = _folded(seeds.tick, state.index.astype(int))
         beat, proposal, state = apply(for_beat, state, seeds, sampling, method=_write_beat)

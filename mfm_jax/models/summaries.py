@@ -1,7 +1,8 @@
 """Learned summaries: what the upper levels of the generator write instead of z.
 
-A beat's summary comes from the 12 ticks of z under it. A wide, normalised, noisy bottleneck learns it; its principal
-directions, in order of variance, are what the BeatXLSTM writes. A section's summary comes from its beats.
+A beat's summary comes from the 12 ticks of z under it. A wide, normalised, noisy bottleneck learns it; its
+principal directions, in order of variance, are what the BeatXLSTM writes. A section's summary comes from
+its beats.
 """
 
 import flax.linen as nn
@@ -38,6 +39,7 @@ class BeatCoder(nn.Module):
     config: BeatCoderConfig
 
     def setup(self) -> None:
+        """Name the parts."""
         c = self.config
         self.encoder = [nn.Dense(width, name=f"encoder_{n}") for n, width in enumerate((*c.hidden, c.wide))]
         out = (*reversed(c.hidden), TICKS_PER_BEAT * c.latent)

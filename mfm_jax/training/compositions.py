@@ -1,7 +1,7 @@
 """Scores -> 'z' records: what the generator trains on.
 
-Each record is a stretch of a piece, arranged and transposed at random, as z under the frozen codec, with the place of
-every beat in its bar and the captions that describe it.
+Each record is a stretch of a piece, arranged and transposed at random, as z under the frozen codec, with
+the place of every beat in its bar and the captions that describe it.
 """
 
 import dataclasses
@@ -36,10 +36,23 @@ BASS = CATEGORIES.index("bass")
 BASS_TOP = 52  # a part whose median pitch is below may go to a bass
 # How often each category takes over a part: what people ask for most comes most.
 POPULAR = {
-    "piano": 3.0, "guitar": 2.0, "strings": 3.0, "brass": 1.0, "woodwinds": 2.5, "synth lead": 1.5, "synth pad": 1.0,
-    "organ": 1.0, "electric piano": 1.0, "harpsichord": 0.7, "mallets": 0.8, "electric guitar": 1.2, "plucked": 0.8,
-    "voice": 1.2, "saxophone": 1.0, "folk": 0.7,
-}  # fmt: skip
+    "piano": 3.0,
+    "guitar": 2.0,
+    "strings": 3.0,
+    "brass": 1.0,
+    "woodwinds": 2.5,
+    "synth lead": 1.5,
+    "synth pad": 1.0,
+    "organ": 1.0,
+    "electric piano": 1.0,
+    "harpsichord": 0.7,
+    "mallets": 0.8,
+    "electric guitar": 1.2,
+    "plucked": 0.8,
+    "voice": 1.2,
+    "saxophone": 1.0,
+    "folk": 0.7,
+}
 
 
 @config
@@ -62,7 +75,7 @@ class EncodeConfig:
 
 
 class Arranged(NamedTuple):
-    """A stretch of a piece, ready to encode: where it begins in the piece and how long the piece is, in beats."""
+    """A stretch of a piece, ready to encode; where it begins and how long the piece is, in beats."""
 
     score: Score
     start: int
@@ -91,7 +104,7 @@ def arrange(score: Score, max_beats: int, rng: np.random.Generator) -> Arranged:
 
 
 def _orchestrated(tracks: tuple[Track, ...], rng: np.random.Generator) -> tuple[Track, ...]:
-    """Keep the instruments, or give everything to one, or some parts to others; a sung voice always changes."""
+    """Keep the instruments, or give all to one, or some parts to others; a sung voice changes."""
     tracks = tuple(t for t in tracks if len(t.notes))
     fate = rng.choice(["keep", "one", "some"], p=[0.45, 0.2, 0.35])
     one = PIANO if rng.random() < 0.6 else _any_category(rng)
@@ -106,7 +119,7 @@ def _orchestrated(tracks: tuple[Track, ...], rng: np.random.Generator) -> tuple[
         new = old.category
         if fate == "one":
             new = one
-        elif fate == "some" and rng.random() < 0.6 or sung:
+        elif (fate == "some" and rng.random() < 0.6) or sung:
             low = float(np.median(track.notes[:, 2])) < BASS_TOP
             new = BASS if low and rng.random() < 0.4 else _any_category(rng)
         # Equal programs stay together half of the time: a quartet of four instruments is rare.
@@ -121,7 +134,7 @@ def _any_category(rng: np.random.Generator) -> int:
     return CATEGORIES.index(list(POPULAR)[rng.choice(len(weights), p=weights / weights.sum())])
 
 
-def bar_places(score: Score, n_beats: int) -> tuple[Float32[np.ndarray, "N"], Float32[np.ndarray, "N"]]:
+def bar_places(score: Score, n_beats: int) -> tuple[Float32[np.ndarray, " N"], Float32[np.ndarray, " N"]]:
     """For each beat: ticks since its bar began, and the bar's length in ticks."""
     ticks = np.arange(n_beats) * float(TICKS_PER_BEAT)
     starts = np.asarray(score.tempo.bars(max(score.end, 1.0)))
@@ -167,7 +180,7 @@ class Encoder:
 
 
 def beat_facts(score: Score, n_beats: int) -> dict[str, Float32[np.ndarray, "..."]]:
-    """Measure each beat: onsets, sounding note-ticks, ticks with sound, sum of onset pitches, pitch classes, rhythm."""
+    """Measure each beat: onsets, sounding note-ticks, ticks with sound, pitches, rhythm, tempo."""
     n_ticks = n_beats * TICKS_PER_BEAT
     pitched = np.zeros((n_ticks, N_PITCHES, N_PLANES), np.float32)
     drums = np.zeros((n_ticks, N_PITCHES, N_PLANES), np.float32)
@@ -253,7 +266,11 @@ def encode_piece(
         raise ValueError(f"{n_beats} beats with {piece.n_notes} notes: too little to learn from")
     measured = measure(piece, facts)
     phase, bar = bar_places(piece, n_beats)
-    arrays: dict[str, np.ndarray] = {"z": encoder(piece, n_beats).astype(np.float16), "phase": phase, "bar": bar}
+    arrays: dict[str, np.ndarray] = {
+        "z": encoder(piece, n_beats).astype(np.float16),
+        "phase": phase,
+        "bar": bar,
+    }
     arrays |= beat_facts(piece, n_beats)
     kept: dict[str, Any] = {
         "id": facts["id"],

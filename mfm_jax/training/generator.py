@@ -9,7 +9,8 @@ from mfm_jax.axes import ACTIVE, ONSET, TICKS_PER_BEAT, VELOCITY, Params
 from mfm_jax.config import config
 from mfm_jax.models.codec import CodecConfig, MidiAudioCodec
 from mfm_jax.models.conditions import Conditions
-from mfm_jax.models.generator import Generator, GeneratorConfig, Plan, masked_mean
+from mfm_jax.models.generator import Generator, GeneratorConfig
+from mfm_jax.models.plan import Plan, masked_mean
 from mfm_jax.models.summaries import BeatCoder, shift
 
 Batch = dict[str, Array]
@@ -26,18 +27,27 @@ class CoderLoss:
 
 
 class CoderObjective:
-    """Train the beat coder: its z must decode, under the frozen codec, to the roll that the true z decodes to."""
+    """Train the beat coder: its z must decode, under the frozen codec, to the true z's roll."""
 
-    def __init__(self, model: GeneratorConfig, loss: CoderLoss, codec: CodecConfig, codec_params: Params) -> None:
+    def __init__(
+        self,
+        model: GeneratorConfig,
+        loss: CoderLoss,
+        codec: CodecConfig,
+        codec_params: Params,
+        begin: Params | None = None,
+    ) -> None:
+        """Take the frozen codec, and parameters of the coder to go on from."""
         self.coder = BeatCoder(model.coder)
         self.noise = model.coder.noise
         self.codec = MidiAudioCodec(codec)
-        self.codec_params = {"params": codec_params}
+        self.decoder = {"roll_decoder": codec_params["roll_decoder"]}
+        self.begin = begin
         self.weights = {name: getattr(loss, name) for name in ("onset", "active", "velocity", "latent")}
 
     def init(self, rng: Array, batch: Batch) -> Params:
         """Draw parameters."""
-        return self.coder.init(rng, batch["z"])["params"]
+        return self.begin or self.coder.init(rng, batch["z"].astype(jnp.float32))["params"]
 
     def losses(self, params: Params, batch: Batch, rng: Array, step: Array) -> tuple[Batch, Batch]:
         """Give the losses by name, and metrics.
@@ -49,9 +59,10 @@ class CoderObjective:
             step: unused.
         """
         z = batch["z"].astype(jnp.float32)
-        wide = self.coder.apply({"params": params}, z, method="encode_wide")
+        variables = {"params": params}
+        wide = self.coder.apply(variables, z, method="encode_wide")
         wide = wide + self.noise * jax.random.normal(rng, wide.shape)
-        made = self.coder.apply({"params": params}, shift(wide), wide, method="decode_wide")
+        made = self.coder.apply(variables, shift(wide), wide, method="decode_wide")
         # The first beat's predecessor is unknown here: it is context only.
         truth = jax.lax.stop_gradient(self._decode(z, batch))[:, TICKS_PER_BEAT:]
         guess = self._decode(made, batch)[:, TICKS_PER_BEAT:]
@@ -73,7 +84,7 @@ class CoderObjective:
     def _decode(self, z: Float[Array, "B N K D"], batch: Batch) -> Float[Array, "B T P R"]:
         flat = z.reshape(z.shape[0], -1, z.shape[-1])
         return self.codec.apply(
-            self.codec_params, flat, batch["category"], batch["percussion"], method="decode_roll"
+            {"params": self.decoder}, flat, batch["category"], batch["percussion"], method="decode_roll"
         )
 
 
@@ -87,7 +98,11 @@ def rotate(params: Params, wide: Float[np.ndarray, "M W"], width: int) -> Params
     """
     centre = wide.mean(0)
     _, vectors = np.linalg.eigh(np.cov((wide - centre).T))
-    return {**params, "centre": jnp.asarray(centre), "rotation": jnp.asarray(vectors[:, ::-1][:, :width].copy())}
+    return {
+        **params,
+        "centre": jnp.asarray(centre),
+        "rotation": jnp.asarray(vectors[:, ::-1][:, :width].copy()),
+    }
 
 
 @config
@@ -100,41 +115,47 @@ class PriorLoss:
     section: float = 0.1
     beat: float = 1.0
     tick: float = 0.3
-    feedback: float = 0.0  # noise on a tick's memory of the tick before, beyond the training noise
 
 
 class PriorObjective:
     """Train the densities of all levels on beat latents and z; the beat coder stays as it is."""
 
-    def __init__(self, model: GeneratorConfig, loss: PriorLoss) -> None:
+    def __init__(
+        self, model: GeneratorConfig, loss: PriorLoss, coder: Params, begin: Params | None = None
+    ) -> None:
+        """Take the trained beat coder, which stays as it is, and parameters of the levels to go on from."""
+        self.coder, self.begin = coder, begin
         self.config = model
         self.model = Generator(model)
         self.weights = {n: getattr(loss, n) for n in ("count", "label", "length", "section", "beat", "tick")}
 
     def init(self, rng: Array, batch: Batch) -> Params:
-        """Draw parameters; the beat coder's are replaced by trained ones by the caller."""
+        """Draw parameters of the levels."""
+        if self.begin is not None:
+            return {part: tree for part, tree in self.begin.items() if part != "coder"}
         one = {name: value[:1] for name, value in batch.items()}
         n = one["tick_z"].shape[1]
         plan = Plan(*(one[f][:, :n] if one[f].ndim > 1 else one[f] for f in Plan._fields))
         conditions = Conditions(*(one[f"wish_{f}"] for f in Conditions._fields))
-        return self.model.init(rng, conditions, plan, one["tick_z"].astype(jnp.float32))["params"]
+        drawn = jax.jit(self.model.init)(rng, conditions, plan, one["tick_z"].astype(jnp.float32))["params"]
+        return {part: tree for part, tree in drawn.items() if part != "coder"}
 
-    def trainable(self, params: Params) -> Params:
-        """Mark everything but the beat coder."""
-        return {part: jax.tree.map(lambda _, p=part: p != "coder", tree) for part, tree in params.items()}
+    def whole(self, params: Params) -> Params:
+        """Join the levels with the beat coder: the parameters of `Generator`."""
+        return {**params, "coder": self.coder}
 
     def losses(self, params: Params, batch: Batch, rng: Array, step: Array) -> tuple[Batch, Batch]:
         """Give the losses by name, and metrics.
 
         Args:
-            params: of the generator.
+            params: of the levels.
             batch: as `training.stretches.PriorBatches` makes it.
             rng: for this step alone.
             step: unused.
         """
         c = self.config
         keys = jax.random.split(rng, 4)
-        variables = {"params": params}
+        variables = {"params": self.whole(params)}
 
         def call(method: str, *args: object) -> Array:
             return self.model.apply(variables, *args, method=method)

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from mfm_jax.models.generator import LABELS, MAX_SECTION
+from mfm_jax.models.plan import LABELS, MAX_SECTION
 
 SHORTEST = 4  # beats
 REACH = 8  # beats compared on either side of a boundary
@@ -12,11 +12,13 @@ UNUSUAL = 0.6
 BAR_COSTS = np.array([USUAL_BARS.get(bars, UNUSUAL) for bars in range(MAX_SECTION + 1)])
 
 
-def cut_sections(features: Float[np.ndarray, "N D"], bar_starts: Bool[np.ndarray, "N"]) -> Int[np.ndarray, "S"]:
+def cut_sections(
+    features: Float[np.ndarray, "N D"], bar_starts: Bool[np.ndarray, " N"]
+) -> Int[np.ndarray, " S"]:
     """Choose the beats on which sections begin, the first being 0.
 
-    Sections last 4 to 32 beats, begin with a bar where bars allow, like 4 or 8 bars, and begin where the beats
-    after differ from the beats before. The best cut under these rules is found by dynamic programming.
+    Sections last 4 to 32 beats, begin with a bar where bars allow, like 4 or 8 bars, and begin where the
+    beats after differ from the beats before. The best cut under these rules is found by dynamic programming.
 
     Args:
         features: what each beat sounds like (pitch classes, rhythm, density..), of comparable scales.
@@ -30,7 +32,9 @@ def cut_sections(features: Float[np.ndarray, "N D"], bar_starts: Bool[np.ndarray
     came = np.zeros(n + 1, int)
     for end in range(1, n + 1):
         start = np.arange(max(end - MAX_SECTION, 0), end)
-        cost = best[start] + BAR_COSTS[bars[end] - bars[start]] + np.where(end - start < SHORTEST, UNUSUAL, 0.0)
+        cost = (
+            best[start] + BAR_COSTS[bars[end] - bars[start]] + np.where(end - start < SHORTEST, UNUSUAL, 0.0)
+        )
         if end < n:
             cost += 0.5 - novelty[end] + (0.0 if bar_starts[end] else 3.0)
         came[end] = start[np.argmin(cost)]
@@ -43,7 +47,7 @@ def cut_sections(features: Float[np.ndarray, "N D"], bar_starts: Bool[np.ndarray
     return np.array(starts[::-1])
 
 
-def _novelty(features: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N"]:
+def _novelty(features: Float[np.ndarray, "N D"]) -> Float[np.ndarray, " N"]:
     """Cosine distance between the means of the REACH beats before and after each beat, scaled to 0..1."""
     total = np.concatenate([np.zeros((1, features.shape[1])), np.cumsum(features, 0)])
     at = np.arange(len(features))
@@ -56,12 +60,12 @@ def _novelty(features: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N"]:
 
 
 def name_sections(
-    features: Float[np.ndarray, "N D"], onsets: Float[np.ndarray, "N"], starts: Int[np.ndarray, "S"]
-) -> Int[np.ndarray, "S"]:
+    features: Float[np.ndarray, "N D"], onsets: Float[np.ndarray, " N"], starts: Int[np.ndarray, " S"]
+) -> Int[np.ndarray, " S"]:
     """Name each section by how full it is and how often its like comes back -> indices in LABELS.
 
-    Sparse first and last sections are intro and outro; the fuller of those that come back are the chorus; one in
-    the later half that is like no other is the bridge; the rest are verses.
+    Sparse first and last sections are intro and outro; the fuller of those that come back are the chorus; one
+    in the later half that is like no other is the bridge; the rest are verses.
     """
     ends = np.append(starts[1:], len(features))
     means = np.stack([features[a:b].mean(0) for a, b in zip(starts, ends)])

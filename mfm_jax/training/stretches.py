@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
-from mfm_jax.axes import N_CATEGORIES, TICKS_PER_BEAT
+from mfm_jax.axes import N_CATEGORIES
 from mfm_jax.config import config
 from mfm_jax.models.conditions import UNKNOWN_KEY, bar_lag
-from mfm_jax.models.generator import N_FACTS
 from mfm_jax.music.facts import Facts as Measured
 from mfm_jax.music.instruments import DRUMS
 from mfm_jax.training.records import Arrays, Facts, read, shards
@@ -114,13 +113,15 @@ def load_stretches(folder: str | Path, split: str) -> list[Stretch]:
     Raises:
         ValueError: there are none.
     """
-    found = [stretch_of(arrays, facts) for arrays, facts in read(shards(folder, "z")) if facts["split"] == split]
+    found = [
+        stretch_of(arrays, facts) for arrays, facts in read(shards(folder, "z")) if facts["split"] == split
+    ]
     if not found:
         raise ValueError(f"{folder}: no z record of split '{split}'; run `train/generator.py encode` first")
     return found
 
 
-def chances(stretches: Sequence[Stretch]) -> Float[np.ndarray, "M"]:
+def chances(stretches: Sequence[Stretch]) -> Float[np.ndarray, " M"]:
     """How often each stretch is drawn: by the root of its length, corpora by the root of their size."""
     weights = np.array([len(s.phase) ** 0.5 for s in stretches])
     totals: dict[str, float] = {}
@@ -275,7 +276,7 @@ def _wishes(s: Stretch, text: Text, settings: BatchConfig, rng: np.random.Genera
     key = UNKNOWN_KEY
     if m.key.tonic is not None and m.key.mode is not None and said():
         key = m.key.tonic + 12 * (m.key.mode == "minor")
-    metre = m.metre if m.metre and said(0.2) else (0, 0)
+    metre = m.metre if m.metre and rng.random() > 0.2 else (0, 0)
     return {
         "text_pooled": told * text.pooled[row],
         "text_tokens": told * text.tokens[row],

@@ -1,0 +1,188 @@
+"""The generator's training, from z records to weights: beat summaries, then all levels."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from mfm_jax.axes import Params
+from mfm_jax.checkpoint import load_weights, save_weights, weights_hash
+from mfm_jax.config import build, config, to_dict
+from mfm_jax.models.codec import CodecConfig
+from mfm_jax.models.generator import GeneratorConfig
+from mfm_jax.models.summaries import BeatCoder, BeatCoderConfig
+from mfm_jax.models.text import TextConfig, TextEncoder
+from mfm_jax.models.text_loading import load_tokeniser, tokenise
+from mfm_jax.training.generator import CoderLoss, CoderObjective, PriorLoss, PriorObjective, rotate
+from mfm_jax.training.loop import TrainConfig, fit
+from mfm_jax.training.stretches import (
+    BatchConfig,
+    Stretch,
+    Text,
+    coder_batches,
+    load_stretches,
+    no_text,
+    prior_batches,
+)
+
+TEXTS = 64  # captions encoded at once
+BEATS = 512  # beats summarised at once
+
+
+@config
+class DataConfig:
+    """Where things are.
+
+    Attributes:
+        z: folder of z records.
+        codec: `codec.safetensors` that made them.
+        text: folder with `text.safetensors` and `tokenizer.json`; None trains without text.
+    """
+
+    z: str
+    codec: str
+    text: str | None = None
+
+
+@config
+class GeneratorRun:
+    """Everything about a run.
+
+    Attributes:
+        out: folder of the run: checkpoints, metrics, `generator.safetensors`.
+        begin: weights to go on from (same sizes), such as those of an earlier z.
+    """
+
+    model: GeneratorConfig
+    data: DataConfig
+    out: str
+    begin: str | None = None
+    seed: int = 0
+    batches: BatchConfig = BatchConfig()
+    coder_loss: CoderLoss = CoderLoss()
+    prior_loss: PriorLoss = PriorLoss()
+    coder: TrainConfig = TrainConfig()
+    prior: TrainConfig = TrainConfig()
+
+
+def train(run: GeneratorRun) -> Path:
+    """Run both fits -> path of `generator.safetensors`. A finished fit is not repeated."""
+    out = Path(run.out)
+    path = out / "generator.safetensors"
+    stretches = load_stretches(run.data.z, "train")
+    held_out = load_stretches(run.data.z, "valid")
+    print(f"{len(stretches)} stretches, {sum(len(s.z) for s in stretches)} beats", flush=True)
+    begin = load_weights(run.begin).params if run.begin else None
+    coder = _fit_coder(run, stretches, begin)
+    beats = summaries(run.model.coder, coder, stretches)
+    text = embed(run.data.text, [*stretches, *held_out], run.model)
+    objective = PriorObjective(run.model, run.prior_loss, coder, begin)
+    stream = prior_batches(stretches, beats, text, run.batches, run.seed)
+    judge = prior_batches(
+        held_out, summaries(run.model.coder, coder, held_out), text, run.batches, run.seed + 1
+    )
+    judged = [next(judge) for _ in range(8)]
+    losses = jax.jit(objective.losses)
+
+    def keep(params: Params, step: int) -> None:
+        told = {"step": step, **_about(run)}
+        save_weights(path, objective.whole(params), to_dict(run.model), told, half=True)
+
+    def sample(params: Params, step: int) -> dict[str, float]:
+        keep(params, step)
+        rng, start = jax.random.key(0), jnp.array(0)
+        found = [losses(params, jax.tree.map(jnp.asarray, b), rng, start)[0] for b in judged]
+        return {f"valid_{name}": float(np.mean([f[name] for f in found])) for name in found[0]}
+
+    fit(objective, stream, run.prior, out / "prior", sample, _about(run))
+    return path
+
+
+def _about(run: GeneratorRun) -> dict[str, Any]:
+    return {"model": to_dict(run.model), "codec": weights_hash(run.data.codec), "seed": run.seed}
+
+
+def _fit_coder(run: GeneratorRun, stretches: Sequence[Stretch], begin: Params | None) -> Params:
+    """Train the beat coder and turn its bottleneck to its principal directions."""
+    path = Path(run.out) / "coder.safetensors"
+    if path.is_file():
+        return jax.tree.map(jnp.asarray, load_weights(path).params)
+    codec = load_weights(run.data.codec)
+    objective = CoderObjective(
+        run.model,
+        run.coder_loss,
+        build(CodecConfig, codec.config),
+        codec.params,
+        begin["coder"] if begin else None,
+    )
+    stream = coder_batches(stretches, run.batches, run.seed)
+    coder = fit(objective, stream, run.coder, Path(run.out) / "coder", about=_about(run))
+    if begin is None:  # going on keeps the directions, which the levels know
+        rng = np.random.default_rng(run.seed)
+        some = [stretches[i] for i in rng.permutation(len(stretches))[:400]]
+        coder = rotate(
+            coder, np.concatenate(summaries(run.model.coder, coder, some, wide=True)), run.model.coder.width
+        )
+    save_weights(path, coder, to_dict(run.model.coder))
+    return coder
+
+
+def summaries(
+    model: BeatCoderConfig, params: Params, stretches: Sequence[Stretch], wide: bool = False
+) -> list[Float[np.ndarray, "N W"]]:
+    """Latents of every beat of every stretch, as float16; `wide` gives the bottleneck before its rotation."""
+    coder = BeatCoder(model)
+    encode = jax.jit(lambda z: coder.apply({"params": params}, z, method="encode_wide" if wide else "encode"))
+    lengths = [len(s.z) for s in stretches]
+    flat = []
+    pending: list[np.ndarray] = []
+    held = 0
+    for s in [*stretches, None]:
+        if s is not None:
+            pending.append(s.z)
+            held += len(s.z)
+        if held >= BEATS * 16 or s is None:
+            z = np.concatenate(pending) if pending else np.zeros((0, *stretches[0].z.shape[1:]), np.float16)
+            for start in range(0, len(z), BEATS):
+                block = z[start : start + BEATS].astype(np.float32)
+                padded = np.pad(block, ((0, BEATS - len(block)), (0, 0), (0, 0)))
+                flat.append(np.asarray(encode(padded[None]))[0, : len(block)].astype(np.float16))
+            pending, held = [], 0
+    return np.split(np.concatenate(flat), np.cumsum(lengths)[:-1])
+
+
+def embed(folder: str | None, stretches: Sequence[Stretch], model: GeneratorConfig) -> Text:
+    """Encode every caption once."""
+    if folder is None:
+        return no_text(stretches, model.text_width, model.text_tokens)
+    params, values, _ = load_weights(Path(folder) / "text.safetensors")
+    encoder = TextEncoder(build(TextConfig, values))
+    variables = params if "params" in params else {"params": params}
+    encode = jax.jit(encoder.apply)
+    captions = sorted({caption for s in stretches for caption in s.captions})
+    ids = tokenise(load_tokeniser(Path(folder) / "tokenizer.json"), captions, model.text_tokens)
+    shape = (len(captions), model.text_tokens)
+    table = Text(
+        np.zeros((len(captions), model.text_width), np.float16),
+        np.zeros((*shape, model.text_width), np.float16),
+        np.zeros(shape, bool),
+        {caption: row for row, caption in enumerate(captions)},
+    )
+    for start in range(0, len(captions), TEXTS):
+        rows = ids[start : start + TEXTS]
+        given = np.zeros((TEXTS, model.text_tokens), np.int32)
+        mask = np.zeros((TEXTS, model.text_tokens), bool)
+        for row, tokens in enumerate(rows):
+            given[row, : len(tokens)] = tokens
+            mask[row, : len(tokens)] = True
+        mask[len(rows) :, 0] = True
+        tokens, pooled = encode(variables, given, mask)
+        part = slice(start, start + len(rows))
+        table.tokens[part] = np.asarray(tokens)[: len(rows)]
+        table.pooled[part] = np.asarray(pooled)[: len(rows)]
+        table.mask[part] = mask[: len(rows)]
+    return table

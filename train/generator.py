@@ -1,0 +1,57 @@
+"""Train the generator: encode scores to z, learn beat summaries, then the densities of all levels.
+
+    python train/generator.py encode --scores DATA/scores --codec codec.safetensors --out DATA/z
+    python train/generator.py train configs/generator/tiny.yaml data.z=DATA/z data.codec=codec.safetensors \
+        data.text=text_folder out=runs/generator
+    python train/generator.py sample configs/generator/tiny.yaml data.z=.. data.codec=.. out=runs/generator
+
+The first two go on where they stopped when they are run again.
+"""
+
+import argparse
+from pathlib import Path
+
+from mfm_jax.config import load
+from mfm_jax.training.compositions import EncodeConfig, encode_scores
+from mfm_jax.training.generator_run import GeneratorRun, embed, train
+from mfm_jax.training.generator_samples import SampleConfig, report
+from mfm_jax.training.stretches import load_stretches
+
+
+def main() -> None:
+    """Parse the command line and run one of the stages."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    stages = parser.add_subparsers(dest="stage", required=True)
+    encode = stages.add_parser("encode", help="scores -> z records")
+    encode.add_argument("--scores", required=True, help="folder of score records")
+    encode.add_argument("--codec", required=True, help="codec.safetensors")
+    encode.add_argument("--out", required=True, help="folder for z records")
+    encode.add_argument("--workers", type=int, default=1)
+    encode.add_argument("settings", nargs="*", help="YAML files and name=value overrides of EncodeConfig")
+    fit = stages.add_parser("train", help="z records -> generator.safetensors")
+    fit.add_argument("settings", nargs="+", help="YAML files and name=value overrides of GeneratorRun")
+    look = stages.add_parser("sample", help="generator.safetensors -> MIDI and figures beside held-out music")
+    look.add_argument("settings", nargs="+", help="as for train")
+    look.add_argument("--sampling", nargs="*", default=[], help="overrides of SampleConfig")
+    arguments = parser.parse_args()
+    if arguments.stage == "encode":
+        settings = load(EncodeConfig, *arguments.settings)
+        encode_scores(arguments.scores, arguments.codec, arguments.out, settings, arguments.workers)
+    elif arguments.stage == "sample":
+        run = load(GeneratorRun, *arguments.settings)
+        sampling = load(SampleConfig, *arguments.sampling)
+        held_out = load_stretches(run.data.z, "valid")
+        text = embed(run.data.text, held_out, run.model)
+        out = Path(run.out)
+        figures = report(
+            out / "generator.safetensors", run.data.codec, held_out, out / "samples", sampling, text
+        )
+        print("\n".join(f"{name} {value:.3f}" for name, value in figures.items()))
+    else:
+        print(train(load(GeneratorRun, *arguments.settings)))
+
+
+if __name__ == "__main__":
+    main()

@@ -14,6 +14,7 @@ from mfm_jax.music.files import existing, replacing
 MIN_RATE, MAX_RATE = 4_000, 384_000  # Hz
 MAX_CHANNELS = 2
 MAX_PEAK = 100.0  # samples are within +-1 but for overshoots; integers stored as floats are far above
+_BLOCK = 2**20  # samples read at once
 _FORMATS = {
     ".wav": ("WAV", "PCM_16"),
     ".flac": ("FLAC", "PCM_16"),
@@ -32,15 +33,13 @@ def read_audio(path: str | Path, sample_rate: int = SAMPLE_RATE, channels: int =
     Raises:
         ValueError: names the file: missing, no audio, no samples, NaN, or an odd rate or number of channels.
     """
+    if channels == 1:
+        return np.concatenate(list(read_blocks(path, _BLOCK, sample_rate)))
     file = existing(path)
     with _open(file) as sound:
         wave = _read(file, sound, -1)
         rate = sound.samplerate
-    if not len(wave):
-        raise ValueError(f"{file}: the audio has no samples")
     check_audio(wave.T, rate, str(file))
-    if channels == 1:
-        return resample(wave.mean(axis=1), rate, sample_rate)
     return resample(np.ascontiguousarray(np.broadcast_to(wave.T, (channels, len(wave)))), rate, sample_rate)
 
 
@@ -49,7 +48,7 @@ def read_blocks(
 ) -> Iterator[Float32[np.ndarray, " s"]]:
     """Read a file of any length as mono blocks of `size` samples, the last maybe shorter, in bounded memory.
 
-    The blocks joined are what `read_audio` gives, but for the resampler's rounding at the end.
+    The blocks joined are what `read_audio` gives for one channel, whatever their size.
 
     Raises:
         ValueError: as `read_audio`, when the first bad block is read.
@@ -58,16 +57,17 @@ def read_blocks(
     with _open(file) as sound:
         rate = sound.samplerate
         check_audio(np.zeros((sound.channels, 1), np.float32), rate, str(file))
+        # Fixed pieces through one resampler: the samples do not depend on `size`.
         stream = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32") if rate != sample_rate else None
         waiting = np.zeros(0, np.float32)
         seen = 0
         while True:
-            piece = _read(file, sound, max(size, rate))
+            piece = _read(file, sound, _BLOCK)
             seen += len(piece)
             if len(piece):
                 check_audio(piece.T, rate, str(file))
             mono = piece.mean(axis=1)
-            final = len(piece) < max(size, rate)
+            final = len(piece) < _BLOCK
             waiting = np.concatenate([waiting, stream.resample_chunk(mono, last=final) if stream else mono])
             while len(waiting) >= size:
                 yield waiting[:size]

@@ -74,64 +74,116 @@ def midi_bytes(score: Score) -> bytes:
     return smf.build(UNITS_PER_TICK * TICKS_PER_BEAT, tracks)
 
 
+class _Note:
+    """A note while it is followed; `end` is None until something ends it."""
+
+    __slots__ = ("end", "pitch", "start", "velocity")
+
+    def __init__(self, start: int, pitch: int, velocity: int) -> None:
+        self.start, self.pitch, self.velocity = start, pitch, velocity
+        self.end: int | None = None
+
+
+class _Channel:
+    """What a synthesiser knows of one MIDI channel: its program, the keys that are down, the pedal."""
+
+    def __init__(self, has_pedal: bool) -> None:
+        self.has_pedal = has_pedal
+        self.program = 0
+        self.down = False
+        self.own_program: dict[int, int] = {}  # of file tracks that choose one themselves
+        self.keys: dict[tuple[int, int], list[_Note]] = defaultdict(
+            list
+        )  # by (file track, pitch), oldest first
+        self.released: dict[tuple[int, int], int] = {}  # when a key was last let go
+        self.held: list[_Note] = []  # let go, but sounding by the pedal
+
+    def choose(self, index: int, program: int) -> None:
+        self.program = self.own_program[index] = program
+
+    def program_of(self, index: int) -> int:
+        return self.own_program.get(index, self.program)
+
+    def press(self, index: int, time: int, pitch: int, velocity: int) -> _Note:
+        note = _Note(time, pitch, velocity)
+        self.keys[index, pitch].append(note)
+        return note
+
+    def release(self, index: int, time: int, pitch: int) -> None:
+        self.released[index, pitch] = time
+        sounding = self.keys.get((index, pitch))
+        if not sounding:  # some files let go in another track than they pressed
+            sounding = next((notes for (_, p), notes in self.keys.items() if p == pitch and notes), [])
+        if sounding:
+            note = sounding.pop(0)
+            note.end = time
+            if self.down:
+                self.held.append(note)
+
+    def pedal(self, time: int, value: int) -> None:
+        self.down = self.has_pedal and value >= 64
+        if not self.down:
+            self.let_ring_end(time)
+
+    def let_ring_end(self, time: int) -> None:
+        for note in self.held:
+            note.end = time
+        self.held.clear()
+
+    def silence(self, time: int) -> None:
+        self.let_ring_end(time)
+        for notes in self.keys.values():
+            for note in notes:
+                note.end = time
+            notes.clear()
+
+    def finish(self, time: int) -> None:
+        """End what the file leaves open: where its key was last let go, else at the file's end."""
+        self.let_ring_end(time)
+        for key, notes in self.keys.items():
+            for note in notes:
+                last = self.released.get(key, -1)
+                note.end = last if last > note.start else time
+
+
 def _score(units_per_quarter: float, has_tempo: bool, tracks: list[list[Event]], pedal: bool) -> Score:
     """Follow the events of all tracks in time and collect notes, tempo and metre."""
-    merged = sorted(
-        ((event, index) for index, events in enumerate(tracks) for event in events),
-        key=lambda pair: pair[0].time,
-    )
-    end = merged[-1][0].time if merged else 0
-    program = [0] * 16  # of each channel, and of it within one file track where that says so itself
-    own_program: dict[tuple[int, int], int] = {}
-    down = [False] * 16
-    # Of each channel: notes whose key is down, by (track, pitch), and notes that only the pedal holds.
-    keys: list[dict[tuple[int, int], list[list[float]]]] = [defaultdict(list) for _ in range(16)]
-    held: list[list[list[float]]] = [[] for _ in range(16)]
-    found: dict[tuple[int, int, int], list[list[float]]] = {}
+    merged = [(event, index) for index, events in enumerate(tracks) for event in events]
+    merged.sort(key=lambda pair: pair[0].time)
+    channels = [_Channel(pedal and number != DRUM_CHANNEL) for number in range(16)]
+    found: dict[tuple[int, int, int], list[_Note]] = defaultdict(list)  # by file track, channel, program
     tempos: dict[int, float] = {}
     metres: dict[int, tuple[int, int]] = {}
-    for (time, kind, channel, a, b, data), index in merged:
+    for (time, kind, number, a, b, data), index in merged:
+        channel = channels[number]
         if kind == smf.NOTE_ON and b > 0:
-            note = [float(time), float(end), float(a), float(b)]
-            keys[channel][index, a].append(note)
-            number = own_program.get((index, channel), program[channel])
-            found.setdefault((index, channel, number), []).append(note)
+            found[index, number, channel.program_of(index)].append(channel.press(index, time, a, b))
         elif kind in (smf.NOTE_ON, smf.NOTE_OFF):
-            sounding = keys[channel].get((index, a)) or _elsewhere(keys[channel], a)
-            if sounding:
-                note = sounding.pop(0)
-                note[OFF] = float(time)
-                if down[channel]:
-                    held[channel].append(note)
+            channel.release(index, time, a)
         elif kind == smf.PROGRAM:
-            program[channel] = own_program[index, channel] = a
+            channel.choose(index, a)
         elif kind == smf.CONTROL and a == _SUSTAIN:
-            down[channel] = pedal and b >= 64 and channel != DRUM_CHANNEL
-            if not down[channel]:
-                _release(held[channel], time)
+            channel.pedal(time, b)
         elif kind == smf.CONTROL and a in (_ALL_SOUND_OFF, _ALL_NOTES_OFF):
-            _release(held[channel], time)
-            for sounding in keys[channel].values():
-                _release(sounding, time)
+            channel.silence(time)
         elif kind == smf.META and a == smf.TEMPO and len(data) == 3 and any(data) and has_tempo:
             tempos[time] = _MICROSECONDS / int.from_bytes(data, "big")
         elif kind == smf.META and a == smf.METRE and len(data) >= 2 and data[0] and data[1] <= 7:
             metres[time] = (data[0], 1 << data[1])
-    for waiting in held:
-        _release(waiting, end)
-    if not found:
-        raise ValueError("a MIDI file without notes")
-    scale = TICKS_PER_BEAT / units_per_quarter
+    for channel in channels:
+        channel.finish(merged[-1][0].time if merged else 0)
     parts = []
-    for index, channel, number in sorted(found):
-        notes = np.array(found[index, channel, number], np.float64)
-        notes[:, :2] = notes[:, :2] * TICKS_PER_BEAT / units_per_quarter
-        parts.append(Track(instrument_of(number, channel == DRUM_CHANNEL), tidy(notes)))
-    score = Score(
-        tuple(part for part in parts if len(part.notes)), _tempo_map(tempos, metres, scale), _title(tracks)
-    )
-    if not score.tracks:
+    for (_, number, program), followed in sorted(found.items(), key=lambda item: item[0]):
+        notes = np.array([(note.start, note.end, note.pitch, note.velocity) for note in followed], np.float64)
+        notes[:, :2] *= TICKS_PER_BEAT
+        notes[:, :2] /= units_per_quarter
+        parts.append(Track(instrument_of(program, number == DRUM_CHANNEL), tidy(notes)))
+    if not parts:
+        raise ValueError("a MIDI file without notes")
+    kept = tuple(part for part in parts if len(part.notes))
+    if not kept:
         raise ValueError("a MIDI file whose notes all have no length")
+    score = Score(kept, _tempo_map(tempos, metres, units_per_quarter), _title(tracks))
     if score.end > MAX_TICKS or score.seconds > MAX_SECONDS:
         raise ValueError(
             f"{score.seconds / 3600:.1f} hours, {score.end:.0f} ticks: at most 12 hours are read"
@@ -139,18 +191,7 @@ def _score(units_per_quarter: float, has_tempo: bool, tracks: list[list[Event]],
     return score
 
 
-def _elsewhere(keys: dict[tuple[int, int], list[list[float]]], pitch: int) -> list[list[float]]:
-    """Find a key of this pitch that another file track pressed: some files release it from there."""
-    return next((notes for (_, other), notes in keys.items() if other == pitch and notes), [])
-
-
-def _release(notes: list[list[float]], time: int) -> None:
-    for note in notes:
-        note[OFF] = float(time)
-    notes.clear()
-
-
-def _tempo_map(tempos: dict[int, float], metres: dict[int, tuple[int, int]], scale: float) -> TempoMap:
+def _tempo_map(tempos: dict[int, float], metres: dict[int, tuple[int, int]], units: float) -> TempoMap:
     """Make the map; events that change nothing are left out."""
     tempos = {0: 120.0} | tempos
     metres = {0: (4, 4)} | metres
@@ -158,13 +199,15 @@ def _tempo_map(tempos: dict[int, float], metres: dict[int, tuple[int, int]], sca
     changes = [t for i, t in enumerate(times) if i == 0 or tempos[t] != tempos[times[i - 1]]]
     bars: list[tuple[float, int, int]] = []
     for time in sorted(metres):
-        entry = (time * scale, *metres[time])
+        entry = (time * TICKS_PER_BEAT / units, *metres[time])
         if bars and bars[-1][1:] == entry[1:]:
             bar = 4 * TICKS_PER_BEAT * entry[1] / entry[2]
             if (entry[0] - bars[-1][0]) % bar == 0:
                 continue
         bars.append(entry)
-    return TempoMap(tuple(t * scale for t in changes), tuple(tempos[t] for t in changes), tuple(bars))
+    return TempoMap(
+        tuple(t * TICKS_PER_BEAT / units for t in changes), tuple(tempos[t] for t in changes), tuple(bars)
+    )
 
 
 def _title(tracks: list[list[Event]]) -> str:

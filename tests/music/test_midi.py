@@ -185,6 +185,17 @@ def test_overlaps_unclosed_notes_and_all_notes_off(path):
     np.testing.assert_array_equal(score.tracks[0].notes, expected)
 
 
+def test_a_key_pressed_twice_and_let_go_once_does_not_drone(path):
+    twice = [Event(0, NOTE_ON, 0, 60, 80), Event(4, NOTE_ON, 0, 60, 70), Event(8, NOTE_OFF, 0, 60, 0)]
+    score = events_file(path, [*twice, Event(90, NOTE_ON, 0, 50, 1), Event(99, NOTE_OFF, 0, 50, 0)])
+    np.testing.assert_array_equal(score.tracks[0].notes[:2], [[0, 4, 60, 80], [4, 8, 60, 70]])
+
+
+def test_a_key_let_go_in_another_track(path):
+    score = events_file(path, [Event(0, NOTE_ON, 3, 60, 80)], [Event(7, NOTE_OFF, 3, 60, 0)])
+    np.testing.assert_array_equal(score.tracks[0].notes, [[0, 7, 60, 80]])
+
+
 def test_programs_by_time_by_track_and_by_channel(path):
     def note(time, channel, pitch=60):
         return [Event(time, NOTE_ON, channel, pitch, 80), Event(time + 1, NOTE_OFF, channel, pitch, 0)]

@@ -1,1 +1,1 @@
-""""""
+"""Pure signal maths."""

@@ -1,9 +1,10 @@
 """Log-frequency analysis without phase: what the VAE's encoder sees.
 
-256 numbers a frame. Bands 0-209 lie 24 an octave from 27.5 Hz (band ``2 * (pitch - 21)`` is a MIDI pitch), analysed
-with a window of 8,192 samples in the bass, where only long windows tell neighbouring keys apart, 4,096 in the middle
-and 2,048 above, crossfaded by band. Bands 210-255 lie on a mel scale up to 20 kHz with a window of 1,024, to place
-onsets. Each is the logarithm of a band's amplitude: a change of level adds the same number everywhere.
+256 numbers a frame. Bands 0-209 lie 24 an octave from 27.5 Hz (band ``2 * (pitch - 21)`` is a MIDI
+pitch), analysed with a window of 8,192 samples in the bass, where only long windows tell neighbouring
+keys apart, 4,096 in the middle and 2,048 above, crossfaded by band. Bands 210-255 lie on a mel scale up
+to 20 kHz with a window of 1,024, to place onsets. Each is the logarithm of a band's amplitude: a change
+of level adds the same number everywhere.
 """
 
 from functools import lru_cache
@@ -15,7 +16,7 @@ import scipy.signal
 from jax import lax
 from jaxtyping import Array, Float
 
-from mfm_jax.axes import HOP, SAMPLE_RATE
+from mfm_jax.axes import HOP, SAMPLE_RATE, Frames, Wave
 from mfm_jax.dsp.spectral import frame, hann
 
 BANDS_PER_OCTAVE = 24
@@ -30,7 +31,7 @@ LOBE = 1.5  # power of a sinusoid over the main lobe of a Hann window, relative 
 
 
 class Resolution(NamedTuple):
-    """One analysis window: its size at 44.1 kHz, how far the wave may be decimated, and the bands that use it [Hz]."""
+    """One analysis window: its size in samples, how far the wave may be decimated, the bands that use it."""
 
     window: int
     decimation: int
@@ -57,8 +58,8 @@ def onset_band_hz() -> np.ndarray:
     return 700.0 * np.expm1(np.linspace(low, high, N_ONSET_BANDS))
 
 
-def log_frequency(wave: Float[Array, "B S"]) -> Float[Array, "B F 256"]:
-    """Log amplitudes (natural logarithm, 0 = a full-scale sinusoid) of the 210 + 46 bands, F = ceil(S / HOP)."""
+def log_frequency(wave: Wave) -> Frames:
+    """Log amplitudes (natural, 0 is a full-scale sinusoid) of the 210 + 46 bands, F = ceil(S / HOP)."""
     bands = jnp.zeros((wave.shape[0], -(-wave.shape[1] // HOP), N_BANDS))
     for resolution in RESOLUTIONS:
         first, last = _band_range(resolution)
@@ -69,25 +70,26 @@ def log_frequency(wave: Float[Array, "B S"]) -> Float[Array, "B F 256"]:
     return 0.5 * jnp.log(jnp.concatenate([bands, onsets], axis=-1) + POWER_FLOOR)
 
 
-def _powers(
-    wave: Float[Array, "B S"], window: int, decimation: int, first: int, last: int
-) -> Float[Array, "B F K"]:
+def _powers(wave: Wave, window: int, decimation: int, first: int, last: int) -> Float[Array, "B F K"]:
     """Power at frequencies of half a bin, ``first <= k < last``, unit for a full-scale sinusoid.
 
-    A decimated wave has few samples and few bins: a dense product with the Fourier basis is faster than an FFT.
+    A decimated wave has few samples and few bins: a dense product with the Fourier basis is faster than
+    an FFT.
     """
     size = window // decimation
     frames = frame(decimate(wave, decimation), size, HOP // decimation)
     if decimation == 1:
-        spectrum = jnp.fft.rfft(frames * hann(size), n=2 * size)[..., first:last] * (2 / hann(size).sum())
+        spectrum = jnp.fft.rfft(frames * hann(size)[None, None], n=2 * size)[..., first:last] * (
+            2 / hann(size).sum()
+        )
         return jnp.real(spectrum) ** 2 + jnp.imag(spectrum) ** 2
     parts = frames @ _fourier_basis(size, first, last)
     half = last - first
     return parts[..., :half] ** 2 + parts[..., half:] ** 2
 
 
-def decimate(wave: Float[Array, "B S"], factor: int) -> Float[Array, "B S2"]:
-    """Keep every ``factor``-th sample after a zero-phase low-pass (flat to 0.72 of the new Nyquist frequency)."""
+def decimate(wave: Wave, factor: int) -> Float[Array, "B S2"]:
+    """Keep every ``factor``-th sample after a zero-phase low-pass, flat to 0.72 of the new Nyquist."""
     if factor == 1:
         return wave
     taps = _lowpass(factor)
@@ -96,7 +98,9 @@ def decimate(wave: Float[Array, "B S"], factor: int) -> Float[Array, "B S2"]:
     half = taps.shape[0] * factor // 2
     padded = jnp.pad(wave, ((0, 0), (half, half - factor + count * factor - samples)))
     blocks = padded.reshape(batch, -1, factor)
-    out = lax.conv_general_dilated(blocks, taps, (1,), "VALID", dimension_numbers=("NWC", "WIO", "NWC"))
+    out = lax.conv_general_dilated(
+        blocks, jnp.asarray(taps), (1,), "VALID", dimension_numbers=("NWC", "WIO", "NWC")
+    )
     return out[..., 0]
 
 
@@ -160,8 +164,9 @@ def _onset_weights() -> np.ndarray:
 def triangles(centres: np.ndarray, window: int, half_bins: int) -> np.ndarray:
     """Weights [half_bins, bands] from power at half-bins to power in bands.
 
-    Triangles reach the neighbouring centres, and never less than one bin of the window to each side. A band much
-    wider than the window's main lobe holds a sinusoid's whole lobe, a narrow one its peak; both read 1.
+    Triangles reach the neighbouring centres, and never less than one bin of the window to each side. A
+    band much wider than the window's main lobe holds a sinusoid's whole lobe, a narrow one its peak; both
+    read 1.
     """
     step = SAMPLE_RATE / (2 * window)
     hz = np.arange(half_bins)[:, None] * step

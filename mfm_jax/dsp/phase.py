@@ -1,10 +1,10 @@
 """Waves from magnitudes: phases started from sinusoids, then a few steps of Griffin-Lim.
 
-Below, where long windows resolved the partials, every peak of the log-frequency bands drives a sinusoid whose
-phase runs on from frame to frame; its Hann lobe is laid over the short-time spectrum. Above, every peak of the
-magnitudes does the same for the bins around it (single-pass spectrogram inversion, Beauregard et al. 2015).
-Where nothing stands out the phase is that of white noise. Griffin-Lim then reconciles the frames: few steps below,
-where it would undo good phases, more above.
+Below, where long windows resolved the partials, every peak of the log-frequency bands drives a sinusoid
+whose phase runs on from frame to frame; its Hann lobe is laid over the short-time spectrum. Above, every
+peak of the magnitudes does the same for the bins around it (single-pass spectrogram inversion, Beauregard
+et al. 2015). Where nothing stands out the phase is that of white noise. Griffin-Lim then reconciles the
+frames: few steps below, where it would undo good phases, more above.
 
 The phases here have the window's middle as their origin, so the bins of one lobe share one phase.
 """
@@ -31,7 +31,7 @@ LOBE = 3  # bins to each side that follow a peak
 
 
 class PhaseState(NamedTuple):
-    """Phases after a frame, in turns: of the bands' sinusoids, and of the bins. Arrays [B, 210] and [B, K]."""
+    """Phases after a frame, in turns: of the bands' sinusoids [B, 210], of the bins [B, K]."""
 
     bands: Float[Array, "*B N"]
     bins: Float[Array, "*B K"]
@@ -51,7 +51,7 @@ def initial_state(batch: int, window: int) -> PhaseState:
     return PhaseState(jnp.broadcast_to(bands, (batch, N_BANDS)), bins)
 
 
-def white_noise(rng: Array, first_frame: Array | int, frames: int) -> Float[Array, "S"]:
+def white_noise(rng: Array, first_frame: Array | int, frames: int) -> Float[Array, " S"]:
     """Uniform noise of a stretch of frames; the same frame gets the same noise wherever a window starts."""
     keys = jax.vmap(lambda frame: jax.random.fold_in(rng, frame))(first_frame + jnp.arange(frames))
     return jax.vmap(lambda key: jax.random.uniform(key, (HOP,), minval=-1.0))(keys).reshape(-1)
@@ -79,7 +79,7 @@ def start_phases(
     low, amplitude, position = band_peaks(bands)
     high = bin_peaks(logs)
     owner = _owners(high.found)
-    random = _turns(stft(noise, window) * _alternate(window))
+    random = _turns(stft(noise, window) * _alternate(window)[None, None])
 
     def step(now: PhaseState, frame: tuple[Array, ...]) -> tuple[PhaseState, PhaseState]:
         found, advance, bin_advance, bin_owner, free = frame
@@ -97,7 +97,7 @@ def start_phases(
     states = PhaseState(jnp.moveaxis(states.bands, 0, 1), jnp.moveaxis(states.bins, 0, 1))
     lobes = _lay_lobes(amplitude, position, states.bands, window)
     ready = jnp.pad(_unit(lobes), ((0, 0), (0, 0), (0, logs.shape[-1] - lobes.shape[-1])))
-    share = _low_share(window)
+    share = _low_share(window)[None, None]
     return _unit(share * ready + (1 - share) * jnp.exp(2j * jnp.pi * states.bins)), states
 
 
@@ -107,8 +107,8 @@ def reconstruct(
     """Make the wave [B, F * HOP] by Griffin-Lim from first phases (see `start_phases`)."""
     window = 2 * (logs.shape[-1] - 1)
     magnitudes = jnp.exp(logs) * (hann(window).sum() / 2)
-    flip = _alternate(window)
-    share = _low_share(window)
+    flip = _alternate(window)[None, None]
+    share = _low_share(window)[None, None]
     steps = jnp.round(share * low_steps + (1 - share) * high_steps)
 
     def step(k: Array, unit: Array) -> Array:
@@ -120,11 +120,12 @@ def reconstruct(
 
 
 def band_peaks(bands: Float[Array, "B F N"]) -> tuple[Peaks, Float[Array, "B F N"], Float[Array, "B F N"]]:
-    """Find the sinusoids: peaks among the bands, their amplitudes (0 elsewhere) and positions in bands (+-0.5)."""
+    """Find the sinusoids: peaks of the bands, their amplitudes (else 0), their offsets in bands (+-0.5)."""
     found, offset, height = _peaks(bands)
     loudest = jnp.max(bands, axis=-1, keepdims=True)
     found &= bands > loudest - PEAK_RANGE
-    hz = band_hz().astype(np.float32) * jnp.exp2(jnp.where(found, offset, 0.0) / BANDS_PER_OCTAVE)
+    bend = jnp.exp2(jnp.where(found, offset, 0.0) / BANDS_PER_OCTAVE)
+    hz = jnp.asarray(band_hz(), jnp.float32)[None, None] * bend
     return Peaks(found, _advance(hz)), jnp.where(found, jnp.exp(height), 0.0), offset
 
 
@@ -135,7 +136,7 @@ def bin_peaks(logs: Float[Array, "B F K"]) -> Peaks:
     width = 2 * SURROUNDINGS + 1
     total = lax.reduce_window(logs, 0.0, lax.add, (1, 1, width), (1, 1, 1), "SAME")
     found &= height - total / width > PROMINENCE
-    hz = (jnp.arange(logs.shape[-1]) + jnp.where(found, offset, 0.0)) * (SAMPLE_RATE / window)
+    hz = (jnp.arange(logs.shape[-1])[None, None] + jnp.where(found, offset, 0.0)) * (SAMPLE_RATE / window)
     return Peaks(found, _advance(hz))
 
 
@@ -180,7 +181,7 @@ def _lay_lobes(
 ) -> Complex[Array, "B F K2"]:
     """Add the Hann lobes of all sinusoids over the low bins of the spectrum."""
     place = jnp.floor((offset + 0.5) * SUBBANDS).clip(0, SUBBANDS - 1)
-    chosen = place[..., None] == jnp.arange(SUBBANDS)
+    chosen = place[..., None] == jnp.arange(SUBBANDS)[None, None, None]
     lobes = _lobes(window)
     angle = 2 * jnp.pi * turns
     parts = []

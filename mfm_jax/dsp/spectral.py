@@ -1,7 +1,7 @@
 """Spectra at one frame per hop: short-time Fourier transforms and their losses.
 
-Frame f is centred on sample ``f * HOP``; beyond the ends of the wave lies silence. Magnitudes are scaled so that a
-sinusoid of amplitude 1 reads 1 at its peak, whatever the window.
+Frame f is centred on sample ``f * HOP``; beyond the ends of the wave lies silence. Magnitudes are scaled
+so that a sinusoid of amplitude 1 reads 1 at its peak, whatever the window.
 """
 
 from functools import lru_cache
@@ -12,6 +12,7 @@ from jaxtyping import Array, Complex, Float
 
 from mfm_jax.axes import HOP
 
+SIZES = (2_048, 1_024, 512, 256, 128)  # windows of the multi-resolution distance, samples
 LOG_FLOOR = 1e-5  # of magnitudes, before the logarithm: -100 dB re full scale
 
 
@@ -34,18 +35,18 @@ def frame(wave: Float[Array, "B S"], size: int, hop: int = HOP) -> Float[Array, 
 
 
 def stft(wave: Float[Array, "B S"], size: int, hop: int = HOP) -> Complex[Array, "B F K"]:
-    """Short-time Fourier transform under a Hann window of ``size`` samples, K = size / 2 + 1, F = ceil(S / hop).
+    """Short-time Fourier transform under a Hann window of ``size`` samples.
 
-    Phases are measured from the first sample of the window.
+    K = size / 2 + 1, F = ceil(S / hop). Phases are measured from the first sample of the window.
     """
-    return jnp.fft.rfft(frame(wave, size, hop) * hann(size))
+    return jnp.fft.rfft(frame(wave, size, hop) * hann(size)[None, None])
 
 
 def istft(spectrum: Complex[Array, "B F K"], hop: int = HOP) -> Float[Array, "B S"]:
     """Invert `stft` by least squares, S = F * hop."""
     size = 2 * (spectrum.shape[-1] - 1)
     count = spectrum.shape[1]
-    pieces = jnp.fft.irfft(spectrum) * hann(size)
+    pieces = jnp.fft.irfft(spectrum) * hann(size)[None, None]
     gain = overlap_add(jnp.broadcast_to(hann(size) ** 2, (1, count, size)), hop)
     wave = overlap_add(pieces, hop) / jnp.maximum(gain, 1e-3)
     return wave[:, size // 2 : size // 2 + count * hop]
@@ -63,9 +64,27 @@ def overlap_add(pieces: Float[Array, "B F size"], hop: int = HOP) -> Float[Array
 
 def magnitudes(wave: Float[Array, "B S"], size: int, hop: int = HOP) -> Float[Array, "B F K"]:
     """Magnitudes of `stft`, 1 at the peak of a sinusoid of amplitude 1."""
-    return jnp.abs(stft(wave, size, hop)) * (2 / hann(size).sum())
+    return _size(stft(wave, size, hop)) * (2 / hann(size).sum())
 
 
 def log_magnitudes(wave: Float[Array, "B S"], size: int, hop: int = HOP) -> Float[Array, "B F K"]:
     """Natural logarithm of `magnitudes`, floored softly at ``LOG_FLOOR``."""
     return jnp.log(magnitudes(wave, size, hop) + LOG_FLOOR)
+
+
+def multi_resolution_distance(
+    made: Float[Array, "B S"], wanted: Float[Array, "B S"], sizes: tuple[int, ...] = SIZES
+) -> Float[Array, ""]:
+    """Distance of magnitudes at several window sizes (hop size / 4): relative L2, plus L1 of logarithms."""
+    total = jnp.zeros(())
+    for size in sizes:
+        a, b = magnitudes(made, size, size // 4), magnitudes(wanted, size, size // 4)
+        relative = jnp.sum((a - b) ** 2) / (jnp.sum(b**2) + 1e-8)
+        logs = jnp.abs(jnp.log(a + LOG_FLOOR) - jnp.log(b + LOG_FLOOR))
+        total += relative + jnp.mean(logs)
+    return total / len(sizes)
+
+
+def _size(spectrum: Complex[Array, "B F K"]) -> Float[Array, "B F K"]:
+    """Absolute value whose gradient at zero is zero, not undefined."""
+    return jnp.sqrt(jnp.maximum(jnp.real(spectrum) ** 2 + jnp.imag(spectrum) ** 2, 1e-20))

@@ -10,8 +10,8 @@ from mfm_jax.axes import Sequence
 def neighbours(x: Sequence, reach: int = 1, dilation: int = 1, edge: bool = False) -> Float[Array, "B T W"]:
     """Concatenate every frame with its `reach` neighbours to each side, `dilation` frames apart.
 
-    Beyond the ends lie zeros, or copies of the end with `edge`. A dense product with this is a convolution, and on
-    CPU the fastest form of one.
+    Beyond the ends lie zeros, or copies of the end with `edge`. A dense product with this is a
+    convolution, and on CPU the fastest form of one.
     """
     length = x.shape[1]
     pad = reach * dilation

@@ -1,5 +1,7 @@
 """Encoder front ends of the VAE: from a wave to the mean and spread of 256 numbers a frame."""
 
+from typing import Literal
+
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
@@ -18,6 +20,7 @@ WHITENING_BANDS = 12  # half an octave: how far the statistics are smoothed
 class LogFrequencyConfig:
     """Whitened log-frequency bands; `blocks` residual convolutions on top (0 keeps the bands as they are)."""
 
+    kind: Literal["logfreq"] = "logfreq"
     blocks: int = 0
     hidden: int = 384
     initial_std: float = 0.1
@@ -26,8 +29,8 @@ class LogFrequencyConfig:
 def whitening(features: Float[np.ndarray, "N D"]) -> tuple[np.ndarray, np.ndarray]:
     """Mean and scale [D] of log-frequency features, smoothed along the bands.
 
-    Smoothed, so that a pitch that the data happens to lack is not amplified into noise, and so that neighbouring
-    bands keep a common unit (weights shared over pitch depend on it).
+    Smoothed, so that a pitch that the data happens to lack is not amplified into noise, and so that
+    neighbouring bands keep a common unit (weights shared over pitch depend on it).
     """
     parts = features[:, :N_BANDS], features[:, N_BANDS:]
     smooth = [(WHITENING_BANDS, parts[0]), (WHITENING_BANDS / 4, parts[1])]
@@ -37,7 +40,7 @@ def whitening(features: Float[np.ndarray, "N D"]) -> tuple[np.ndarray, np.ndarra
 
 
 class LogFrequencyEncoder(nn.Module):
-    """Log-frequency bands, whitened by fitted statistics (parameters `mean` and `scale`), then residual blocks."""
+    """Log-frequency bands, whitened by fitted statistics (`mean` and `scale`), then residual blocks."""
 
     config: LogFrequencyConfig
 
@@ -55,7 +58,7 @@ class LogFrequencyEncoder(nn.Module):
         scale = self.param("scale", nn.initializers.constant(2.5), (VAE_LATENT,))
         level = nn.initializers.constant(float(np.log(self.config.initial_std)))
         log_std = self.param("log_std", level, (VAE_LATENT,))
-        mean = (log_frequency(wave) - center) / scale
+        mean = (log_frequency(wave) - center[None, None]) / scale[None, None]
         for k in range(self.config.blocks):
             mean = DilatedBlock(self.config.hidden, name=f"block_{k}")(mean)
-        return mean, jnp.broadcast_to(jnp.exp(log_std), mean.shape)
+        return mean, jnp.broadcast_to(jnp.exp(log_std)[None, None], mean.shape)

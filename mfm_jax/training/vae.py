@@ -1,21 +1,23 @@
-"""Training the VAE with the spectral head: frames in, log magnitudes out, no phase and no wave in the loop."""
+"""Training the VAE with the spectral head: frames in, log magnitudes out, no phase, no wave in the loop."""
 
+import dataclasses
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from mfm_jax.axes import SAMPLE_RATE, Params, Wave
+from mfm_jax.axes import SAMPLE_RATE, Frames, Params, Wave
 from mfm_jax.config import config
 from mfm_jax.dsp.logfreq import log_frequency, triangles
 from mfm_jax.dsp.spectral import log_magnitudes
 from mfm_jax.layers.conv import neighbours
 from mfm_jax.models.vae import VAE, VAEConfig
-from mfm_jax.models.vae_encoders import whitening
-from mfm_jax.models.vae_heads import SpectralPredictor
+from mfm_jax.models.vae_encoders import LogFrequencyConfig, whitening
+from mfm_jax.models.vae_heads import SpectralHead, SpectralHeadConfig
 
 DECIBEL = np.log(10) / 20  # in nats of amplitude
 MEL_BANDS = 80
@@ -40,7 +42,13 @@ class VAEObjective:
     """The losses of the spectral VAE for `fit`; the whitening stays as fitted."""
 
     def __init__(self, model: VAEConfig, losses: VAELossConfig, initial: Params | None = None) -> None:
+        if not isinstance(model.head, SpectralHeadConfig) or not isinstance(
+            model.encoder, LogFrequencyConfig
+        ):
+            raise ValueError(f"head {model.head.kind}: predicts no magnitudes; train it with WaveObjective")
         self.model = VAE(model)
+        self.encoder = model.encoder
+        self.window = model.head.window
         self.loss = losses
         self.initial = initial
         self.weights = {"magnitude": losses.magnitude, "mel": losses.mel, "kl": losses.kl}
@@ -49,21 +57,12 @@ class VAEObjective:
         """Give the initial parameters: the fitted ones if there are, random ones otherwise."""
         if self.initial is not None:
             return self.initial
-        params: Params = self.model.init(rng, waves(batch), rng)["params"]
+        params: Params = self.model.init(rng, waves(batch))["params"]
         return params
 
     def trainable(self, params: Params) -> Params:
-        """Mask of what the optimiser may move: all but the whitening and its inverse.
-
-        Bands without blocks on top have nothing to learn about their spread either: it is the noise that the
-        head is trained to bear.
-        """
-        fixed = {("encoder", "mean"), ("encoder", "scale"), ("head", "mean"), ("head", "scale")}
-        if self.model.config.encoder.blocks == 0:
-            fixed.add(("encoder", "log_std"))
-        return jax.tree_util.tree_map_with_path(
-            lambda path, _: tuple(k.key for k in path) not in fixed, params
-        )
+        """Mask of what the optimiser may move: all but the whitening and its inverse."""
+        return frozen_whitening(params, self.encoder.blocks)
 
     def losses(
         self, params: Params, batch: Batch, rng: Array, step: Array
@@ -71,7 +70,7 @@ class VAEObjective:
         """Give the losses by name and metrics: `lsd`, the log-spectral distance in dB."""
         change, spread, noise = jax.random.split(rng, 3)
         wave = self.vary(waves(batch), change)
-        target = log_magnitudes(wave, self.model.config.head.window)
+        target = log_magnitudes(wave, self.window)
         amount = jax.random.uniform(spread, (wave.shape[0], 1, 1), maxval=self.loss.noise_spread)
 
         def encoded(model: VAE) -> tuple[Array, Array, Array]:
@@ -79,16 +78,22 @@ class VAEObjective:
             latent = mean + amount * std * jax.random.normal(noise, mean.shape)
             return mean, std, model.magnitudes(latent)
 
-        mean, std, predicted = self.model.apply({"params": params}, method=encoded)
+        told: Any = self.model.apply({"params": params}, method=encoded)
+        mean, std, predicted = told
         weight = loudness(target, self.loss.range_db, self.loss.least_weight)
         error = jnp.abs(predicted - target)
         found = {
             "magnitude": jnp.sum(weight * error) / jnp.sum(weight),
             "mel": jnp.mean(jnp.abs(log_mel(predicted) - log_mel(target))),
-            "kl": 0.5 * jnp.mean(mean**2 + std**2 - 2 * jnp.log(std) - 1),
+            "kl": gaussian_kl(mean, std),
         }
         distance = jnp.mean(jnp.sqrt(jnp.mean(error**2, axis=-1))) / DECIBEL
         return found, {"lsd": distance, "std": jnp.mean(std)}
+
+    def measure(self, params: Params, batch: Batch, rng: Array) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Give what `losses` gives, of the batch as it is: no noise, no change of level, no mixing."""
+        still = dataclasses.replace(self.loss, noise_spread=0.0, gain_db=0.0, mix=0.0)
+        return VAEObjective(self.model.config, still).losses(params, batch, rng, jnp.zeros((), jnp.int32))
 
     def vary(self, wave: Wave, rng: Array) -> Wave:
         """Change the level of every example and add its neighbour in the batch to some."""
@@ -98,6 +103,23 @@ class VAEObjective:
         share = jnp.exp(DECIBEL * jax.random.uniform(level_key, size, minval=-18.0))
         mixed = jnp.where(jax.random.uniform(mix_key, size) < self.loss.mix, share, 0.0)
         return gain * (wave + mixed * jnp.roll(wave, 1, axis=0))
+
+
+def frozen_whitening(params: Params, blocks: int) -> Params:
+    """Mask of parameters: False for the fitted statistics of the log-frequency bands.
+
+    Bands with no blocks on top have nothing to learn about their spread either: it is the noise that the head
+    is trained to bear.
+    """
+    fixed = {(part, name) for part in ("encoder", "head") for name in ("mean", "scale")}
+    if blocks == 0:
+        fixed.add(("encoder", "log_std"))
+    return jax.tree_util.tree_map_with_path(lambda path, _: tuple(k.key for k in path) not in fixed, params)
+
+
+def gaussian_kl(mean: Frames, std: Frames) -> Float[Array, ""]:
+    """Kullback-Leibler divergence from the standard normal, nats a dimension."""
+    return 0.5 * jnp.mean(mean**2 + std**2 - 2 * jnp.log(std) - 1)
 
 
 def waves(batch: Batch) -> Wave:
@@ -127,8 +149,8 @@ def _mel_weights(bins: int) -> np.ndarray:
     return triangles(centres, 2 * (bins - 1), 2 * bins)[::2].astype(np.float32)
 
 
-def fitted(model: VAEConfig, audio: Iterable[Wave], rng: Array, ridge: float = 0.15) -> Params:
-    """Fit what can be fitted in closed form: the whitening, and the head's linear path by ridge regression.
+def fitted(model: VAEConfig, audio: Iterable[np.ndarray], rng: Array, ridge: float = 0.15) -> Params:
+    """Fit what has a closed form: the whitening, and the spectral head's linear path by ridge regression.
 
     Args:
         model: config of the VAE.
@@ -138,10 +160,13 @@ def fitted(model: VAEConfig, audio: Iterable[Wave], rng: Array, ridge: float = 0
     """
     batches = [np.asarray(wave) for wave in audio]
     mean, scale = whitening(np.concatenate([_features(wave) for wave in batches]))
-    params: Params = VAE(model).init(rng, jnp.asarray(batches[0][:1]), rng)["params"]
-    for part in ("encoder", "head"):
-        params[part] = {**params[part], "mean": jnp.asarray(mean), "scale": jnp.asarray(scale)}
-    kernel, bias = _linear_path(model, params, batches, ridge)
+    params: Params = VAE(model).init(rng, jnp.asarray(batches[0][:1]))["params"]
+    for part in params:
+        if "scale" in params[part]:
+            params[part] = {**params[part], "mean": jnp.asarray(mean), "scale": jnp.asarray(scale)}
+    if not isinstance(model.head, SpectralHeadConfig):
+        return params
+    kernel, bias = _linear_path(model, model.head, params, batches, ridge)
     params["head"]["skip"] = {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(bias)}
     return params
 
@@ -155,26 +180,25 @@ _log_frequency = jax.jit(log_frequency)
 
 
 def _linear_path(
-    model: VAEConfig, params: Params, batches: list[np.ndarray], ridge: float
+    model: VAEConfig, head: SpectralHeadConfig, params: Params, batches: list[np.ndarray], ridge: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Kernel and bias of the ridge regression from neighbouring latents to log magnitudes."""
 
     @jax.jit
     def moments(wave: Array) -> tuple[Array, Array]:
-        latent, _ = VAE(model).apply({"params": params}, wave, method="encode")
-        head = SpectralPredictor(model.head)
-        x, level = head.apply({"params": params["head"]}, latent, method="relative")
+        posterior: Any = VAE(model).apply({"params": params}, wave, method="encode")
+        told: Any = SpectralHead(head).apply({"params": params["head"]}, posterior[0], method="relative")
+        x, level = told
         x = neighbours(x)
         x = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1).reshape(-1, x.shape[-1] + 1)
-        y = (log_magnitudes(wave, model.head.window) - level).reshape(x.shape[0], -1)
+        y = (log_magnitudes(wave, head.window) - level).reshape(x.shape[0], -1)
         return x.T @ x, x.T @ y
 
-    gram, cross, count = 0.0, 0.0, 0
-    for wave in batches:
-        xx, xy = moments(jnp.asarray(wave))
-        gram, cross = gram + np.asarray(xx, np.float64), cross + np.asarray(xy, np.float64)
-        count += wave.shape[0] * -(-wave.shape[1] // model.hop)
-    noise = np.eye(np.shape(gram)[0]) * ridge**2 * count
+    sums = [moments(jnp.asarray(wave)) for wave in batches]
+    gram = np.sum([np.asarray(xx, np.float64) for xx, _ in sums], axis=0)
+    cross = np.sum([np.asarray(xy, np.float64) for _, xy in sums], axis=0)
+    count = sum(wave.shape[0] * -(-wave.shape[1] // model.hop) for wave in batches)
+    noise = np.eye(len(gram)) * ridge**2 * count
     noise[-1, -1] = 1e-6  # the bias is not shrunk
     solution = np.linalg.solve(gram + noise, cross).astype(np.float32)
     return solution[:-1], solution[-1]

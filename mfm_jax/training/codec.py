@@ -1,0 +1,221 @@
+"""The codec's objective: one joint loss over all of its operations, in stages.
+
+`score` trains rolls <-> z alone; `joint` trains everything; `audio` keeps rolls <-> z as they are, so that
+what a generator has learned about z stays true while synthesis and transcription go on improving.
+"""
+
+import functools
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mfm_jax.axes import ACTIVE, N_CATEGORIES, ONSET, VELOCITY, Params
+from mfm_jax.config import config
+from mfm_jax.layers.film import MIXTURE
+from mfm_jax.models.codec import CodecConfig, MidiAudioCodec
+from mfm_jax.models.codec_audio import multi_hot, statistics
+
+ONSET_REACH = 5  # frames, 29 ms: half width of the triangular onset target
+SCORE_PARTS = ("roll_encoder", "roll_decoder")
+
+
+@config
+class CodecLoss:
+    """Stage, weights and augmentation."""
+
+    stage: Literal["score", "joint", "audio"] = "joint"
+    onset: float = 20.0
+    active: float = 10.0
+    velocity: float = 1.0
+    frames: float = 1.0  # distance of synthesised frames
+    change: float = 3.0  # distance of their differences over time: attacks
+    latent: float = 0.5  # distance of z heard from z written
+    noise: float = 0.3  # added to z while training
+    gain: float = 0.3  # latent units, about 6.5 dB
+    tilt: float = 0.2  # latent units: random smooth equalisation
+    hiss: float = 0.15  # latent units: largest random error of a band
+    floor: tuple[float, float] = (-4.0, -0.7)  # latent units: range of the noise floor's level
+    timbre_dropout: float = 0.5
+    unclean: float = 0.4  # weight of synthesising clips that went through a recording chain
+
+
+class RollLoss(NamedTuple):
+    """Parts of a roll's loss."""
+
+    onset: Float[Array, ""]
+    active: Float[Array, ""]
+    velocity: Float[Array, ""]
+
+
+def cross_entropy(logits: Array, targets: Array) -> Array:
+    """Binary cross-entropy of each element."""
+    return jnp.maximum(logits, 0) - logits * targets + jnp.log1p(jnp.exp(-jnp.abs(logits)))
+
+
+def widen(onsets: Float[Array, "B F P"], reach: int = ONSET_REACH) -> Float[Array, "B F P"]:
+    """Give each onset a triangle of +-reach frames, so that a near miss is a small error."""
+    padded = jnp.pad(onsets, ((0, 0), (reach, reach), (0, 0)))
+    length = onsets.shape[1]
+    out = onsets
+    for k in range(1, reach):
+        both = jnp.maximum(
+            padded[:, reach - k : reach - k + length], padded[:, reach + k : reach + k + length]
+        )
+        out = jnp.maximum(out, both * (1 - k / reach))
+    return out
+
+
+def roll_loss(
+    logits: Float[Array, "B T P R"], roll: Float[Array, "B T P R"], mask: Float[Array, "B T"], reach: int
+) -> RollLoss:
+    """Compare logits with a roll where ``mask`` is 1; onsets count up to four times (data.md's recipe)."""
+    onset = widen(roll[..., ONSET], reach) if reach else roll[..., ONSET]
+    weight = mask[..., None] / jnp.maximum(mask.sum() * roll.shape[2], 1)
+    onset_loss = (cross_entropy(logits[..., ONSET], onset) * (1 + 3 * onset) * weight).sum()
+    active_loss = (cross_entropy(logits[..., ACTIVE], roll[..., ACTIVE]) * weight).sum()
+    struck = roll[..., ONSET] * mask[..., None]
+    error = jnp.square(jax.nn.sigmoid(logits[..., VELOCITY]) - roll[..., VELOCITY])
+    return RollLoss(onset_loss, active_loss, (error * struck).sum() / jnp.maximum(struck.sum(), 1))
+
+
+def disturb(latent: Float[Array, "B F D"], rng: Array, settings: CodecLoss) -> Float[Array, "B F D"]:
+    """Change level and equalisation, raise a noise floor and add noise, as recordings differ from renders."""
+    batch, _, width = latent.shape
+    keys = jax.random.split(rng, 6)
+    gain = settings.gain * jax.random.uniform(keys[0], (batch, 1, 1), minval=-1.0)
+    waves = jnp.cos(jnp.pi * jnp.arange(1, 6)[:, None] * (jnp.arange(width) + 0.5)[None] / width)
+    tilt = settings.tilt * jax.random.normal(keys[1], (batch, 5)) @ waves / 5**0.5
+    level = jax.random.uniform(keys[2], (batch, 1), minval=settings.floor[0], maxval=settings.floor[1])
+    colour = 0.5 * jax.random.normal(keys[3], (batch, 5)) @ waves / 5**0.5
+    floor = (level + colour)[:, None]
+    heard = latent + gain + tilt[:, None]
+    heard = jnp.logaddexp(5 * heard, 5 * jnp.broadcast_to(floor, heard.shape)) / 5
+    size = settings.hiss * jax.random.uniform(keys[4], (batch, 1, 1))
+    return heard + size * jax.random.normal(keys[5], latent.shape)
+
+
+def _same(value: bool, leaf: Array) -> bool:
+    return value
+
+
+class CodecObjective:
+    """Losses of the codec, for `training.loop.fit`."""
+
+    def __init__(self, model: CodecConfig, loss: CodecLoss, initial: Params | None = None) -> None:
+        """Choose the model and the stage; `initial` are parameters to go on from."""
+        self.model = MidiAudioCodec(model)
+        self.settings = loss
+        self.initial = initial
+        score = {f"z_{name}": getattr(loss, name) for name in RollLoss._fields}
+        audio = {name: getattr(loss, name) for name in RollLoss._fields}
+        audio |= {f"heard_{name}": 0.5 * getattr(loss, name) for name in RollLoss._fields[:2]}
+        audio |= {name: getattr(loss, name) for name in ("frames", "change", "latent")}
+        self.weights = {"score": score, "joint": score | audio, "audio": audio}[loss.stage]
+
+    def init(self, rng: Array, batch: dict[str, Array]) -> Params:
+        """Draw parameters, or give those to go on from."""
+        if self.initial is not None:
+            return self.initial
+        small = {k: v[:1] for k, v in batch.items()}
+        args = (small["rolls"][:, :, :24], small["categories"], small["percussion"], small["instrument_mask"])
+        return self.model.init(rng, *args, small["frame_ticks"][:, :32])["params"]
+
+    def trainable(self, params: Params) -> Params:
+        """Mark what this stage trains."""
+        score, audio = self.settings.stage != "audio", self.settings.stage != "score"
+        wanted = {part: score if part in SCORE_PARTS else audio for part in params}
+        return {
+            part: jax.tree.map(functools.partial(_same, wanted[part]), tree) for part, tree in params.items()
+        }
+
+    def losses(
+        self, params: Params, batch: dict[str, Array], rng: Array, step: Array
+    ) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Give the losses by name, and metrics.
+
+        Args:
+            params: of the codec.
+            batch: what `training.data.cut_codec` gives, batch first.
+            rng: for this step alone.
+            step: unused; the schedule is `fit`'s.
+        """
+        variables = {"params": params}
+        keys = jax.random.split(rng, 3)
+        frozen = self.settings.stage == "audio"
+        rolls = jnp.asarray(batch["rolls"], jnp.float32)
+        parts = batch["categories"], batch["percussion"], batch["instrument_mask"]
+        z = self._apply(variables, rolls, *parts, method="encode_roll")
+        z = jax.lax.stop_gradient(z) if frozen else z
+        noisy = z + self.settings.noise * jax.random.normal(keys[0], z.shape)
+        losses: dict[str, Array] = {}
+        if not frozen:
+            named = self._score(variables, batch, rolls, noisy, keys[1])
+            losses |= {f"z_{name}": value for name, value in named._asdict().items()}
+        if self.settings.stage != "score":
+            losses |= self._audio(variables, batch, rolls, z, noisy, keys[2])
+        return losses, {}
+
+    def _apply(self, variables: Params, *args: Any, method: str) -> Any:
+        return self.model.apply(variables, *args, method=method)
+
+    def _score(
+        self, variables: Params, batch: dict[str, Array], rolls: Array, z: Array, rng: Array
+    ) -> RollLoss:
+        """Z to rolls: the mixture, and one category, mostly one that sounds."""
+        count = z.shape[0]
+        keys = jax.random.split(rng, 3)
+        chances = jnp.where(batch["instrument_mask"], 0.0, -jnp.inf)
+        chosen = jax.random.categorical(keys[0], chances)
+        present = jnp.take_along_axis(batch["categories"], chosen[:, None], axis=1)[:, 0]
+        drums = jnp.take_along_axis(batch["percussion"], chosen[:, None], axis=1)[:, 0]
+        anything = jax.random.randint(keys[1], (count,), 0, N_CATEGORIES)
+        stray = jax.random.uniform(keys[2], (count,)) < 0.15
+        category = jnp.where(stray, anything, present)
+        drums = jnp.where(stray, anything == 0, drums)
+        wanted = (batch["categories"] == category[:, None]) & batch["instrument_mask"]
+        single = (rolls * wanted[:, :, None, None, None]).max(axis=1)
+        mixture = (rolls * batch["instrument_mask"][:, :, None, None, None]).max(axis=1)
+        category = jnp.concatenate([category, jnp.full(count, MIXTURE, category.dtype)])
+        drums = jnp.concatenate([drums, jnp.zeros(count, bool)])
+        logits = self._apply(variables, jnp.concatenate([z, z]), category, drums, method="decode_roll")
+        mask = jnp.asarray(batch["tick_mask"], jnp.float32)
+        return roll_loss(logits, jnp.concatenate([single, mixture]), jnp.concatenate([mask, mask]), 0)
+
+    def _audio(
+        self, variables: Params, batch: dict[str, Array], rolls: Array, z: Array, noisy: Array, rng: Array
+    ) -> dict[str, Array]:
+        """Everything that touches frames."""
+        keys = jax.random.split(rng, 3)
+        apply = self._apply
+        latent = jnp.asarray(batch["latent"], jnp.float32)
+        heard = apply(variables, disturb(latent, keys[0], self.settings), method="listen")
+        logits = apply(variables, heard, batch["query_category"], batch["query_percussion"], method="answer")
+        roll = jnp.asarray(batch["frame_roll"], jnp.float32)
+        every = jnp.ones(roll.shape[:2])
+        losses = roll_loss(logits[:, : roll.shape[1]], roll, every, ONSET_REACH)._asdict()
+
+        mask = jnp.asarray(batch["tick_mask"], jnp.float32)
+        estimate = apply(variables, heard, batch["frame_ticks"], z.shape[1], method="gather")
+        distance = jnp.square(estimate - jax.lax.stop_gradient(z)).mean(axis=-1)
+        losses["latent"] = (distance * mask).sum() / jnp.maximum(mask.sum(), 1)
+        mixture = (rolls * batch["instrument_mask"][:, :, None, None, None]).max(axis=1)
+        anyone = jnp.full(z.shape[0], MIXTURE), jnp.zeros(z.shape[0], bool)
+        fixed = jax.lax.stop_gradient(variables)
+        read = roll_loss(apply(fixed, estimate, *anyone, method="decode_roll"), mixture, mask, 0)
+        losses |= {"heard_onset": read.onset, "heard_active": read.active}
+
+        # Without a timbre the codec sounds like the clean bank; other sounds are told to it.
+        clean = jnp.asarray(batch["clean"], bool)[:, None]
+        told = ~clean | (jax.random.uniform(keys[1], clean.shape) >= self.settings.timbre_dropout)
+        instruments = multi_hot(batch["categories"], batch["instrument_mask"])
+        frames = apply(
+            variables, noisy, batch["frame_ticks"], instruments, statistics(latent) * told, method="to_vae"
+        )
+        share = jnp.where(clean, 1.0, self.settings.unclean)
+        share = share[..., None] / jnp.maximum(share.sum() * latent.shape[1] * latent.shape[2], 1)
+        error = frames - latent
+        losses["frames"] = (jnp.abs(error) * share).sum()
+        losses["change"] = (jnp.abs(error[:, 2:] - error[:, :-2]) * share).sum()
+        return losses

@@ -118,9 +118,10 @@ class CodecObjective:
         """Draw parameters, or give those to go on from."""
         if self.initial is not None:
             return self.initial
-        small = {k: v[:1] for k, v in batch.items()}
-        args = (small["rolls"][:, :, :24], small["categories"], small["percussion"], small["instrument_mask"])
-        return self.model.init(rng, *args, small["frame_ticks"][:, :32])["params"]
+        small = {name: value[:1] for name, value in batch.items()}
+        parts = (small["categories"], small["percussion"], small["instrument_mask"])
+        frame_ticks = jnp.arange(16.0)[None]
+        return self.model.init(rng, small["rolls"][:, :, :24], *parts, frame_ticks)["params"]
 
     def trainable(self, params: Params) -> Params:
         """Mark what this stage trains."""

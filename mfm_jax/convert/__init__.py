@@ -1,1 +1,1 @@
-""""""
+"""Readers of other projects' weights."""

@@ -1,1 +1,1 @@
-""""""
+"""Measures that read only files."""

@@ -52,19 +52,16 @@ class ClipData:
     threads: int = 1
 
 
-def batches(
-    paths: Sequence[str], cut: Any, settings: ClipData, epochs: int | None = None
-) -> grain.IterDataset:
+def batches(records: Any, cut: Any, settings: Any, epochs: int | None = None) -> grain.IterDataset:
     """Shuffle records, cut an example out of each and batch them; the iterator's state is its place.
 
     Args:
-        paths: shards.
+        records: blobs by index, as `grain.sources.ArrayRecordDataSource` gives them.
         cut: `(blob, rng) -> example`, a dict of arrays.
         settings: order and sizes.
         epochs: passes over the records; None never ends.
     """
-    source = grain.MapDataset.source(grain.sources.ArrayRecordDataSource(list(paths)))
-    order = source.seed(settings.seed).shuffle()
+    order = grain.MapDataset.source(records).seed(settings.seed).shuffle()
     order = order[jax.process_index() :: jax.process_count()].repeat(epochs)  # each host its own records
     examples = order.random_map(cut).batch(settings.batch, drop_remainder=True)
     return examples.to_iter_dataset(grain.ReadOptions(settings.threads, settings.ahead))
@@ -72,12 +69,14 @@ def batches(
 
 def audio_batches(paths: Sequence[str], settings: ClipData, epochs: int | None = None) -> grain.IterDataset:
     """Give batches `{"audio": int16 [B, frames * HOP]}` of clips, cropped at random."""
-    return batches(paths, functools.partial(cut_audio, settings), settings, epochs)
+    records = grain.sources.ArrayRecordDataSource(list(paths))
+    return batches(records, functools.partial(cut_audio, settings), settings, epochs)
 
 
 def codec_batches(paths: Sequence[str], settings: ClipData, epochs: int | None = None) -> grain.IterDataset:
     """Give batches for the codec, of 'latent' records: what `cut_codec` says, batch first."""
-    return batches(paths, functools.partial(cut_codec, settings), settings, epochs)
+    records = grain.sources.ArrayRecordDataSource(list(paths))
+    return batches(records, functools.partial(cut_codec, settings), settings, epochs)
 
 
 def cut_audio(settings: ClipData, blob: bytes, rng: np.random.Generator) -> Example:

@@ -108,149 +108,80 @@ _UNPITCHED = frozenset({113, 115, 116, 117, 118, 119})
 # The program that stands for a whole category.
 _DEFAULT_PROGRAM = (0, 0, 33, 24, 48, 61, 73, 81, 89, 19, 4, 6, 11, 27, 46, 52, 65, 21, 119)
 
+
 # Words that people type, besides General MIDI's names and the categories'; 'drums' words are in _DRUM_WORDS.
-_SYNONYMS = {
-    "piano": 0,
-    "grand piano": 0,
-    "pianoforte": 0,
-    "fortepiano": 0,
-    "keys": 0,
-    "keyboard": 0,
-    "upright piano": 1,
-    "honky tonk": 3,
-    "electric piano": 4,
-    "rhodes": 4,
-    "wurlitzer": 4,
-    "fm piano": 5,
-    "epiano": 4,
-    "e-piano": 4,
-    "cembalo": 6,
-    "clavichord": 7,
-    "spinet": 6,
-    "celeste": 8,
-    "bells": 14,
-    "vibes": 11,
-    "mallet": 12,
-    "organ": 19,
-    "pipe organ": 19,
-    "hammond": 16,
-    "hammond organ": 16,
-    "harmonium": 20,
-    "bandoneon": 23,
-    "concertina": 21,
-    "mouth organ": 22,
-    "guitar": 24,
-    "acoustic guitar": 24,
-    "classical guitar": 24,
-    "spanish guitar": 24,
-    "folk guitar": 25,
-    "lute": 24,
-    "mandolin": 25,
-    "ukulele": 24,
-    "electric guitar": 27,
-    "overdrive guitar": 29,
-    "distorted guitar": 30,
-    "heavy guitar": 30,
-    "rock guitar": 29,
-    "bass": 33,
-    "bass guitar": 33,
-    "electric bass": 33,
-    "upright bass": 32,
-    "slap bass": 36,
-    "synth bass": 38,
-    "violoncello": 42,
-    "double bass": 43,
-    "string bass": 43,
-    "pizzicato": 45,
-    "celli": 42,
-    "timpano": 47,
-    "tympani": 47,
-    "kettledrum": 47,
-    "strings": 48,
-    "string section": 48,
-    "string": 48,
-    "string quartet": 48,
-    "string trio": 48,
-    "string quintet": 48,
-    "string orchestra": 48,
-    "string ensemble": 48,
-    "orchestra": 48,
-    "synth strings": 50,
-    "voice": 52,
-    "vocal": 52,
-    "singing": 53,
-    "choir": 52,
-    "chorus": 52,
-    "singer": 53,
-    "soprano": 53,
-    "alto": 53,
-    "tenor": 53,
-    "baritone": 53,
-    "horn": 60,
-    "cornet": 56,
-    "bugle": 56,
-    "flugelhorn": 56,
-    "euphonium": 58,
-    "brass": 61,
-    "brass ensemble": 61,
-    "synth brass": 62,
-    "horn section": 61,
-    "bass trombone": 57,
-    "sax": 65,
-    "saxophone": 65,
-    "soprano saxophone": 64,
-    "alto saxophone": 65,
-    "tenor saxophone": 66,
-    "baritone saxophone": 67,
-    "bass clarinet": 71,
-    "alto flute": 73,
-    "bass flute": 73,
-    "alto recorder": 74,
-    "tenor recorder": 74,
-    "cor anglais": 69,
-    "woodwind": 73,
-    "wind": 73,
-    "winds": 73,
-    "panpipe": 75,
-    "tin whistle": 78,
-    "lead": 81,
-    "synth": 81,
-    "synthesiser": 81,
-    "synthesizer": 81,
-    "synth lead": 81,
-    "pad": 89,
-    "ambient pad": 89,
-    "fiddle": 110,
-    "steel drum": 114,
-    "wood block": 115,
-    "taiko": 116,
-}
-_DRUM_WORDS = {
-    "drums": 0,
-    "drum": 0,
-    "drum kit": 0,
-    "drumkit": 0,
-    "drumset": 0,
-    "drum set": 0,
-    "drum machine": 24,
-    "beats": 0,
-    "percussion": 0,
-    "bass drum": 0,
-    "kick drum": 0,
-    "kick": 0,
-    "snare": 0,
-    "snare drum": 0,
-    "hi hat": 0,
-    "hihat": 0,
-    "cymbal": 0,
-    "tambourine": 0,
-    "bongo": 0,
-    "conga": 0,
-    "shaker": 0,
-    "brushes": 40,
-    "808": 25,
-    "tr-808": 25,
-}
+def _table(text: str) -> dict[str, int]:
+    """Read lines of `program: word, word ...` -> program of each word."""
+    lines = (line.partition(":") for line in text.strip().splitlines())
+    return {word.strip(): int(program) for program, _, words in lines for word in words.split(",")}
+
+
+_SYNONYMS = _table("""
+0: piano, grand piano, pianoforte, fortepiano, keys, keyboard
+1: upright piano
+3: honky tonk
+4: electric piano, rhodes, wurlitzer, epiano, e-piano
+5: fm piano
+6: cembalo, spinet
+7: clavichord
+8: celeste
+11: vibes
+12: mallet
+14: bells
+16: hammond, hammond organ
+19: organ, pipe organ
+20: harmonium
+21: concertina
+22: mouth organ
+23: bandoneon
+24: guitar, acoustic guitar, classical guitar, spanish guitar, lute, ukulele
+25: folk guitar, mandolin
+27: electric guitar
+29: overdrive guitar, rock guitar
+30: distorted guitar, heavy guitar
+32: upright bass
+33: bass, bass guitar, electric bass
+36: slap bass
+38: synth bass
+42: violoncello, celli
+43: double bass, string bass
+45: pizzicato
+47: timpano, tympani, kettledrum
+48: strings, string section, string, string quartet, string trio, string quintet, string orchestra
+48: string ensemble, orchestra
+50: synth strings
+52: voice, vocal, choir, chorus
+53: singing, singer, soprano, alto, tenor, baritone
+56: cornet, bugle, flugelhorn
+57: bass trombone
+58: euphonium
+60: horn
+61: brass, brass ensemble, horn section
+62: synth brass
+64: soprano saxophone
+65: sax, saxophone, alto saxophone
+66: tenor saxophone
+67: baritone saxophone
+69: cor anglais
+71: bass clarinet
+73: alto flute, bass flute, woodwind, wind, winds
+74: alto recorder, tenor recorder
+75: panpipe
+78: tin whistle
+81: lead, synth, synthesiser, synthesizer, synth lead
+89: pad, ambient pad
+110: fiddle
+114: steel drum
+115: wood block
+116: taiko
+""")
+_DRUM_WORDS = _table("""
+0: drums, drum, drum kit, drumkit, drumset, drum set, beats, percussion, bass drum, kick drum
+0: kick, snare, snare drum, hi hat, hihat, cymbal, tambourine, bongo, conga, shaker
+24: drum machine
+25: 808, tr-808
+40: brushes
+""")
 
 
 class Instrument(NamedTuple):

@@ -17,8 +17,8 @@ of `Seeds`.
 """
 
 import functools
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,107 +26,27 @@ from jaxtyping import Array, Float, Int, Key
 
 from mfm_jax.axes import TICKS_PER_BEAT, Params
 from mfm_jax.layers.xlstm import StackState
-from mfm_jax.models.conditions import UNKNOWN_KEY, Conditions
+from mfm_jax.models.conditions import Conditions
 from mfm_jax.models.generator import Generator, GeneratorConfig, tick_context
+from mfm_jax.models.generator_state import (
+    SAMPLING,
+    GeneratorState,
+    Music,
+    Sampling,
+    Seeds,
+    doubled,
+    folded,
+    pick,
+    remembered,
+    seeds_of,
+    wishless,
+)
 from mfm_jax.models.plan import MAX_SECTION, N_FACTS, RING, Plan, place_features
+
+__all__ = ["Music", "Sampling", "Seeds", "seeds_of", "start", "wishless", "write"]
 
 SHORTEST = 4  # beats of a section
 REFUSED = -1e9
-
-
-class Seeds(NamedTuple):
-    """Random keys of the three levels, one for each example."""
-
-    section: Key[Array, " B"]
-    beat: Key[Array, " B"]
-    tick: Key[Array, " B"]
-
-
-class Sampling(NamedTuple):
-    """How freely to draw.
-
-    Attributes:
-        temperature: of every choice among Gaussians, labels and lengths.
-        section_spread: factor on the width of the sections' Gaussians.
-        beat_spread: of the beats'.
-        tick_spread: of the ticks'; they are nearly decided by their beat.
-        guidance: how far to lean towards text and controls: 1 is plain sampling, 0 ignores them.
-    """
-
-    temperature: Float[Array, ""] | float = 1.0
-    section_spread: Float[Array, ""] | float = 0.8
-    beat_spread: Float[Array, ""] | float = 0.9
-    tick_spread: Float[Array, ""] | float = 0.3
-    guidance: Float[Array, ""] | float = 1.0
-
-
-SAMPLING = Sampling()
-
-
-class GeneratorState(NamedTuple):
-    """All that the generator remembers; the size does not depend on how much it has written."""
-
-    section_level: StackState
-    beat_level: StackState  # twice the batch: with the wishes, then without
-    tick_level: StackState
-    vector: Float[Array, "B W"]  # of the section being written
-    label: Int[Array, " B"]
-    length: Float[Array, " B"]
-    position: Float[Array, " B"]  # beats of the section already written
-    section: Int[Array, " B"]  # its number; -1 before the first
-    count: Int[Array, " B"]  # sections planned
-    index: Float[Array, " B"]  # beats already written
-    beats: Float[Array, " B"]  # beats planned; 0 unknown
-    phase: Float[Array, " B"]  # ticks from the bar's start to the next beat
-    bar: Float[Array, " B"]  # ticks in a bar
-    lag: Int[Array, " B"]
-    ring: Float[Array, "B R D"]  # the last beats written
-    before: Float[Array, "B D"]
-    tick_before: Float[Array, "B E"]
-
-
-class Music(NamedTuple):
-    """What was written: z by tick, the rest by beat."""
-
-    z: Float[Array, "B T D"]
-    beats: Float[Array, "B N W"]
-    section: Int[Array, "B N"]
-    label: Int[Array, "B N"]
-    position: Float[Array, "B N"]
-    length: Float[Array, "B N"]
-    vector: Float[Array, "B N E"]  # of the section: learned summary, then facts
-    tempo: Float[Array, "B N"]  # quarter notes a minute that the section suggests
-
-
-def seeds_of(seeds: Sequence[int]) -> Seeds:
-    """Keys of the three levels from one number per example."""
-    keys = jnp.stack([jax.random.split(jax.random.key(seed), 3) for seed in seeds], axis=1)
-    return Seeds(*keys)
-
-
-def wishless(conditions: Conditions) -> Conditions:
-    """The same without any wish but instruments and metre."""
-    zeros = jax.tree.map(jnp.zeros_like, conditions)
-    return zeros._replace(
-        instruments=conditions.instruments,
-        metre=conditions.metre,
-        key=jnp.full_like(conditions.key, UNKNOWN_KEY),
-    )
-
-
-def _doubled(conditions: Conditions) -> Conditions:
-    both = (conditions, wishless(conditions))
-    return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), *both)
-
-
-def _folded(keys: Key[Array, " B"], number: Int[Array, " B"]) -> Key[Array, " B"]:
-    return jax.vmap(jax.random.fold_in)(keys, number)
-
-
-def _pick(
-    keys: Key[Array, " B"], logits: Float[Array, "B K"], temperature: Float[Array, ""] | float
-) -> Int[Array, " B"]:
-    return jax.vmap(jax.random.categorical)(keys, logits / jnp.maximum(temperature, 1e-3))
 
 
 @functools.partial(jax.jit, static_argnames="config")
@@ -151,7 +71,7 @@ def start(
     model = Generator(config)
 
     def read(net: Generator) -> tuple[StackState, StackState, StackState, Array]:
-        both = _doubled(conditions)
+        both = doubled(conditions)
         return (
             net.section.level.read(conditions.text_tokens, conditions.text_mask),
             net.beat.level.read(both.text_tokens, both.text_mask),
@@ -168,7 +88,7 @@ def start(
         number * 2 * SHORTEST <= jnp.maximum(beats, 8)[:, None]
     )
     counts = jnp.where((beats[:, None] == 0) | fits, counts, REFUSED)
-    count = 1 + _pick(_folded(seeds.section, jnp.full((batch,), 1 << 20)), counts, 1.0)
+    count = 1 + pick(folded(seeds.section, jnp.full((batch,), 1 << 20)), counts, 1.0)
     c = config
     return GeneratorState(
         section_level=section_level,
@@ -201,7 +121,7 @@ def _write_section(
 ) -> GeneratorState:
     """Draw the next section where the present one is finished."""
     number = state.section + 1
-    keys = jax.vmap(functools.partial(jax.random.split, num=3))(_folded(seeds.section, number))
+    keys = jax.vmap(functools.partial(jax.random.split, num=3))(folded(seeds.section, number))
     features = net.section.features(
         told,
         state.vector[:, None],
@@ -213,10 +133,10 @@ def _write_section(
         state.beats,
     )
     hidden, level = net.section.level(features, state.section_level)
-    label = _pick(keys[:, 0], net.section.label(hidden)[:, 0], sampling.temperature)
+    label = pick(keys[:, 0], net.section.label(hidden)[:, 0], sampling.temperature)
     hidden = net.section.given_label(hidden, label[:, None])
     logits = net.section.length(hidden)[:, 0] + _length_rules(state, number)
-    length = 1.0 + _pick(keys[:, 1], logits, sampling.temperature)
+    length = 1.0 + pick(keys[:, 1], logits, sampling.temperature)
     hidden = net.section.given_length(hidden, length[:, None])[:, 0]
     vector = net.section.density.sample(hidden, keys[:, 2], sampling.temperature, sampling.section_spread)
     due = state.position >= state.length
@@ -280,8 +200,8 @@ def _write_beat(
     )
     features = [
         state.before[:, None],
-        _remembered(state, state.lag),
-        _remembered(state, 4 * state.lag),
+        remembered(state, state.lag),
+        remembered(state, 4 * state.lag),
         state.vector[:, None],
     ]
     twice = [jnp.concatenate([f, f]) for f in features]
@@ -290,7 +210,7 @@ def _write_beat(
     hidden, level = net.beat.level(inputs, state.beat_level)
     with_wishes, without = hidden[:batch, 0], hidden[batch:, 0]
     hidden = without + sampling.guidance * (with_wishes - without)
-    keys = _folded(seeds.beat, state.index.astype(int))
+    keys = folded(seeds.beat, state.index.astype(int))
     beat = net.beat.density.sample(hidden, keys, sampling.temperature, sampling.beat_spread)
     proposal = net.coder.decode(state.before[:, None], beat[:, None])[:, 0]
     slot = jax.nn.one_hot(state.index.astype(int) % RING, RING)[..., None]
@@ -305,15 +225,8 @@ def _write_beat(
     return beat, proposal, state
 
 
-def _remembered(state: GeneratorState, steps: Int[Array, " B"]) -> Float[Array, "B N D"]:
-    """The latent written `steps` beats before the next one; zeros where there is none."""
-    place = state.index.astype(int) - jnp.minimum(steps, RING)
-    slot = jax.nn.one_hot(place % RING, RING) * (place >= 0)[:, None]
-    return jnp.einsum("br,brd->bd", slot, state.ring)[:, None]
-
-
 def _write_ticks(
-    net_apply: "functools.partial[Array]",
+    apply: Callable[..., Any],
     told: Array,
     beat: Array,
     proposal: Array,
@@ -330,12 +243,12 @@ def _write_ticks(
         hidden, level = net.tick.level(features, level)
         hidden = hidden[:, 0]
         base = proposed + net.tick.residual(hidden)
-        now = _folded(keys, jnp.full((batch,), tick))
+        now = folded(keys, jnp.full((batch,), tick))
         z = net.tick.density.sample(hidden, now, 1.0, sampling.tick_spread, base)
         return z, level
 
     def body(carried: tuple[Array, StackState], inputs: tuple[Array, Array, Array]) -> tuple:
-        z, level = net_apply(*carried, *inputs, method=one)
+        z, level = apply(*carried, *inputs, method=one)
         return (z, level), z
 
     by_tick = (jnp.moveaxis(proposal, 1, 0), jnp.moveaxis(context, 1, 0), jnp.arange(TICKS_PER_BEAT))
@@ -373,7 +286,7 @@ def write(
     def encode(net: Generator) -> tuple[Array, Array, Array]:
         return (
             net.section.conditions(conditions),
-            net.beat.conditions(_doubled(conditions)),
+            net.beat.conditions(doubled(conditions)),
             net.tick.conditions(conditions),
         )
 
@@ -383,7 +296,7 @@ def write(
         state = apply(conditions, for_section, state, seeds, sampling, method=_write_section)
         here = (state.section, state.label, state.position, state.length, state.vector)
         tempo = 100 * 2 ** (state.vector[:, config.section_width] / 4)
-        keys = _folded(seeds.tick, state.index.astype(int))
+        keys = folded(seeds.tick, state.index.astype(int))
         beat, proposal, state = apply(for_beat, state, seeds, sampling, method=_write_beat)
         z, state = _write_ticks(apply, for_tick, beat, proposal, state, keys, sampling)
         return state, (z, beat, *here, tempo)

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Float32
 
-from mfm_jax.axes import ACTIVE, LATENT, N_PITCHES, N_PLANES, ONSET, TICKS_PER_BEAT
+from mfm_jax.axes import LATENT, N_PITCHES, N_PLANES, TICKS_PER_BEAT
 from mfm_jax.checkpoint import load_weights, weights_hash
 from mfm_jax.config import build as build_config
 from mfm_jax.config import config, to_dict
@@ -21,7 +21,7 @@ from mfm_jax.models.codec import CodecConfig, MidiAudioCodec
 from mfm_jax.music.captions import caption
 from mfm_jax.music.facts import measure
 from mfm_jax.music.instruments import CATEGORIES, DRUMS, category_instrument, instrument_of
-from mfm_jax.music.notes import Score, Track
+from mfm_jax.music.notes import Notes, Score, Track
 from mfm_jax.music.roll import ticks_roll
 from mfm_jax.training.groove import drum_part
 from mfm_jax.training.preparation import Made, build
@@ -61,6 +61,7 @@ class EncodeConfig:
 
     Attributes:
         seed: with a piece's place in the records, decides everything.
+        share: of the training pieces that are encoded; held-out ones all are.
         passes: stretches of each training piece, each arranged and transposed anew; held-out pieces get one.
         max_beats: longest stretch.
         captions: descriptions of each stretch.
@@ -68,6 +69,7 @@ class EncodeConfig:
     """
 
     seed: int = 0
+    share: float = 1.0
     passes: int = 1
     max_beats: int = 256
     captions: int = 3
@@ -154,9 +156,8 @@ class Encoder:
         self.variables = {"params": params}
         self._encode = jax.jit(functools.partial(self.model.apply, method="encode_roll"))
 
-    def __call__(self, score: Score, n_beats: int) -> Float32[np.ndarray, "N K D"]:
-        """Encode the first `n_beats` beats, WINDOW at a time."""
-        parts = score.by_category()
+    def __call__(self, parts: dict[int, Notes], n_beats: int) -> Float32[np.ndarray, "N K D"]:
+        """Encode the first `n_beats` beats of notes by category, WINDOW beats at a time."""
         categories = list(parts)
         slots = next(size for size in (1, 2, 4, 8, 19) if size >= len(categories))
         n_windows = -(-n_beats // WINDOW)
@@ -179,35 +180,41 @@ class Encoder:
         return out[:n_beats]
 
 
-def beat_facts(score: Score, n_beats: int) -> dict[str, Float32[np.ndarray, "..."]]:
-    """Measure each beat: onsets, sounding note-ticks, ticks with sound, pitches, rhythm, tempo."""
-    n_ticks = n_beats * TICKS_PER_BEAT
-    pitched = np.zeros((n_ticks, N_PITCHES, N_PLANES), np.float32)
-    drums = np.zeros((n_ticks, N_PITCHES, N_PLANES), np.float32)
-    for category, notes in score.by_category().items():
-        roll = drums if category == DRUMS else pitched
-        np.maximum(roll, ticks_roll(notes, n_ticks), out=roll)
+def beat_facts(score: Score, parts: dict[int, Notes], n_beats: int) -> dict[str, Float32[np.ndarray, "..."]]:
+    """Measure each beat: onsets, sounding note-ticks, ticks with sound, pitches, rhythm, tempo.
 
-    def by_beat(x: Float[np.ndarray, "T ..."]) -> Float[np.ndarray, "N ..."]:
-        return x.reshape(n_beats, TICKS_PER_BEAT, *x.shape[1:]).sum(1)
+    Args:
+        score: whose tempo counts.
+        parts: its notes by category.
+        n_beats: how many beats.
+    """
+    end = n_beats * TICKS_PER_BEAT
+    pitched = np.concatenate([np.zeros((0, 4)), *(n for c, n in parts.items() if c != DRUMS)])
+    drums = np.concatenate([np.zeros((0, 4)), *(n for c, n in parts.items() if c == DRUMS)])
+    on = np.clip(pitched[:, 0], 0, end - 1).astype(int)
+    off = np.clip(pitched[:, 1], 0, end).astype(int)
+    pitch = pitched[:, 2].astype(int)
+    change = np.zeros((end + 1, 12))
+    np.add.at(change, (on, pitch % 12), 1)
+    np.add.at(change, (off, pitch % 12), -1)
+    classes = np.cumsum(change, 0)[:end]
+    sounding = classes.sum(1)
+    struck = np.bincount(on, minlength=end)
+    drummed = np.bincount(np.clip(drums[:, 0], 0, end - 1).astype(int), minlength=end)
 
-    sounding = pitched[..., ACTIVE].sum(1)
-    onset = pitched[..., ONSET]
-    chroma = np.zeros((n_beats, 12), np.float32)
-    for pitch in range(N_PITCHES):
-        chroma[:, pitch % 12] += by_beat(pitched[:, pitch, ACTIVE])
-    onsets = by_beat(onset.sum(1)) + by_beat(drums[..., ONSET].sum(1))
-    rhythm = (onset.sum(1) > 0).astype(np.float32).reshape(n_beats, TICKS_PER_BEAT)
-    tempo = [score.tempo.bpm_at(float(tick)) for tick in range(0, n_ticks, TICKS_PER_BEAT)]
+    def by_beat(x: Float[np.ndarray, "T ..."]) -> Float32[np.ndarray, "N ..."]:
+        return x.reshape(n_beats, TICKS_PER_BEAT, *x.shape[1:]).sum(1).astype(np.float32)
+
+    places = np.searchsorted(score.tempo.ticks, np.arange(n_beats) * TICKS_PER_BEAT, side="right") - 1
     return {
-        "onsets": onsets,
+        "onsets": by_beat(struck + 1.0 * drummed),
         "sounding": by_beat(sounding),
-        "voiced": by_beat((sounding > 0).astype(np.float32)),
-        "struck": by_beat(onset.sum(1)),
-        "pitch_sum": by_beat(onset @ np.arange(N_PITCHES, dtype=np.float32)),
-        "chroma": chroma / TICKS_PER_BEAT,
-        "rhythm": rhythm,
-        "tempo": np.array(tempo, np.float32),
+        "voiced": by_beat(1.0 * (sounding > 0)),
+        "struck": by_beat(1.0 * struck),
+        "pitch_sum": by_beat(np.bincount(on, pitch, minlength=end)),
+        "chroma": by_beat(classes) / np.float32(TICKS_PER_BEAT),
+        "rhythm": (struck > 0).astype(np.float32).reshape(n_beats, TICKS_PER_BEAT),
+        "tempo": np.asarray(score.tempo.bpm, np.float32)[np.maximum(places, 0)],
     }
 
 
@@ -239,6 +246,9 @@ def _encoded(scores: str, codec: str, settings: EncodeConfig, shard: int) -> Mad
     n_shards = -(-len(records) // settings.per_shard)
     for place in range(shard, len(records), n_shards):
         score, facts = records[place]
+        chance = np.random.default_rng([settings.seed, place]).random()
+        if facts["split"] == "test" or (facts["split"] == "train" and chance >= settings.share):
+            continue
         for turn in range(settings.passes if facts["split"] == "train" else 1):
             rng = np.random.default_rng([settings.seed, place, turn])
             try:
@@ -264,14 +274,15 @@ def encode_piece(
     n_beats = int(np.ceil(piece.end / TICKS_PER_BEAT))
     if n_beats < 8 or piece.n_notes < 8:
         raise ValueError(f"{n_beats} beats with {piece.n_notes} notes: too little to learn from")
+    parts = piece.by_category()
     measured = measure(piece, facts)
     phase, bar = bar_places(piece, n_beats)
     arrays: dict[str, np.ndarray] = {
-        "z": encoder(piece, n_beats).astype(np.float16),
+        "z": encoder(parts, n_beats).astype(np.float16),
         "phase": phase,
         "bar": bar,
     }
-    arrays |= beat_facts(piece, n_beats)
+    arrays |= beat_facts(piece, parts, n_beats)
     kept: dict[str, Any] = {
         "id": facts["id"],
         "corpus": facts.get("corpus", ""),
@@ -279,7 +290,7 @@ def encode_piece(
         "start": arranged.start,
         "total": arranged.total,
         "transposed": arranged.transposed,
-        "instruments": sorted(piece.by_category()),
+        "instruments": sorted(parts),
         "measured": measured.to_json(),
         "captions": [caption(measured, rng) for _ in range(settings.captions)],
     }

@@ -70,14 +70,17 @@ class GeneratorRun:
 
 
 def train(run: GeneratorRun) -> Path:
-    """Run both fits -> path of `generator.safetensors`. A finished fit is not repeated."""
+    """Run both fits -> path of `generator.safetensors`. A finished fit is not repeated.
+
+    Each fit reads the shards that are whole when it starts, so encoding may go on during the first.
+    """
     out = Path(run.out)
     path = out / "generator.safetensors"
+    begin = load_weights(run.begin).params if run.begin else None
+    coder = _fit_coder(run, begin)
     stretches = load_stretches(run.data.z, "train")
     held_out = load_stretches(run.data.z, "valid")
     print(f"{len(stretches)} stretches, {sum(len(s.z) for s in stretches)} beats", flush=True)
-    begin = load_weights(run.begin).params if run.begin else None
-    coder = _fit_coder(run, stretches, begin)
     beats = summaries(run.model.coder, coder, stretches)
     text = embed(run.data.text, [*stretches, *held_out], run.model)
     objective = PriorObjective(run.model, run.prior_loss, coder, begin)
@@ -106,12 +109,14 @@ def _about(run: GeneratorRun) -> dict[str, Any]:
     return {"model": to_dict(run.model), "codec": weights_hash(run.data.codec), "seed": run.seed}
 
 
-def _fit_coder(run: GeneratorRun, stretches: Sequence[Stretch], begin: Params | None) -> Params:
+def _fit_coder(run: GeneratorRun, begin: Params | None) -> Params:
     """Train the beat coder and turn its bottleneck to its principal directions."""
     path = Path(run.out) / "coder.safetensors"
     if path.is_file():
         return jax.tree.map(jnp.asarray, load_weights(path).params)
     codec = load_weights(run.data.codec)
+    stretches = load_stretches(run.data.z, "train")
+    print(f"{len(stretches)} stretches for the beat coder", flush=True)
     objective = CoderObjective(
         run.model,
         run.coder_loss,

@@ -68,7 +68,7 @@ def stretch_of(arrays: Arrays, facts: Facts) -> Stretch:
     labels = name_sections(described, onsets, starts)
     lengths = np.diff(np.append(starts, n))
     section = np.repeat(np.arange(len(starts)), lengths)
-    by_section = np.stack([_section_facts(arrays, a, a + b) for a, b in zip(starts, lengths)])
+    by_section = np.stack([_section_facts(arrays, int(a), int(a + b)) for a, b in zip(starts, lengths)])
     whole = facts["total"] <= n + facts["start"] and facts["start"] == 0
     count = len(starts) if whole else round(len(starts) * facts["total"] / n)
     return Stretch(

@@ -79,7 +79,8 @@ def start(
             net.counter(conditions),
         )
 
-    section_level, beat_level, tick_level, counts = model.apply({"params": params}, method=read)
+    read_all: Any = model.apply({"params": params}, method=read)
+    section_level, beat_level, tick_level, counts = read_all
     batch = bar_ticks.shape[0]
     zero = jnp.zeros((batch,))
     beats = conditions.beats
@@ -156,7 +157,7 @@ def _write_section(
         return jnp.where(due.reshape(shape), new, old)
 
     chosen = jax.tree.map(lambda a, b: choose(a, b, 1), fresh.section_level, state.section_level)
-    changed = {n: choose(getattr(fresh, n), getattr(state, n), 0) for n in SECTION_FIELDS}
+    changed: dict[str, Any] = {n: choose(getattr(fresh, n), getattr(state, n), 0) for n in SECTION_FIELDS}
     return state._replace(section_level=chosen, **changed)
 
 
@@ -204,9 +205,11 @@ def _write_beat(
         remembered(state, 4 * state.lag),
         state.vector[:, None],
     ]
-    twice = [jnp.concatenate([f, f]) for f in features]
+    before, bar_before, phrase_before, section = (jnp.concatenate([f, f]) for f in features)
     known, unknown = place_features(plan, state.beats), place_features(plan, jnp.zeros_like(state.beats))
-    inputs = net.beat.features(told, *twice, jnp.concatenate([known, unknown]))
+    inputs = net.beat.features(
+        told, before, bar_before, phrase_before, section, jnp.concatenate([known, unknown])
+    )
     hidden, level = net.beat.level(inputs, state.beat_level)
     with_wishes, without = hidden[:batch, 0], hidden[batch:, 0]
     hidden = without + sampling.guidance * (with_wishes - without)
@@ -238,7 +241,7 @@ def _write_ticks(
     context = tick_context(beat[:, None])
     batch = beat.shape[0]
 
-    def one(net: Generator, z: Array, level: StackState, proposed: Array, seen: Array, tick: Array) -> tuple:
+    def one(net: Generator, z: Array, level: StackState, proposed: Array, seen: Array, tick: Array) -> Any:
         features = net.tick.features(told, z[:, None], proposed[:, None], seen[:, None])
         hidden, level = net.tick.level(features, level)
         hidden = hidden[:, 0]
@@ -247,13 +250,13 @@ def _write_ticks(
         z = net.tick.density.sample(hidden, now, 1.0, sampling.tick_spread, base)
         return z, level
 
-    def body(carried: tuple[Array, StackState], inputs: tuple[Array, Array, Array]) -> tuple:
+    def body(carried: tuple[Array, StackState], inputs: tuple[Array, Array, Array]) -> Any:
         z, level = apply(*carried, *inputs, method=one)
         return (z, level), z
 
     by_tick = (jnp.moveaxis(proposal, 1, 0), jnp.moveaxis(context, 1, 0), jnp.arange(TICKS_PER_BEAT))
-    (last, level), z = jax.lax.scan(body, (state.tick_before, state.tick_level), by_tick)
-    return jnp.moveaxis(z, 0, 1), state._replace(tick_before=last, tick_level=level)
+    (last, level), ticks = jax.lax.scan(body, (state.tick_before, state.tick_level), by_tick)
+    return jnp.moveaxis(ticks, 0, 1), state._replace(tick_before=last, tick_level=level)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "n_beats"))
@@ -281,7 +284,7 @@ def write(
         The music and the state after it. Writing n then m beats is the same as writing n + m.
     """
     model = Generator(config)
-    apply = functools.partial(model.apply, {"params": params})
+    call: Callable[..., Any] = functools.partial(model.apply, {"params": params})
 
     def encode(net: Generator) -> tuple[Array, Array, Array]:
         return (
@@ -290,15 +293,16 @@ def write(
             net.tick.conditions(conditions),
         )
 
-    for_section, for_beat, for_tick = apply(method=encode)
+    told = call(method=encode)
+    for_section, for_beat, for_tick = told
 
-    def body(state: GeneratorState, _: None) -> tuple[GeneratorState, tuple]:
-        state = apply(conditions, for_section, state, seeds, sampling, method=_write_section)
+    def body(state: GeneratorState, _: None) -> tuple[GeneratorState, tuple[Array, ...]]:
+        state = call(conditions, for_section, state, seeds, sampling, method=_write_section)
         here = (state.section, state.label, state.position, state.length, state.vector)
         tempo = 100 * 2 ** (state.vector[:, config.section_width] / 4)
         keys = folded(seeds.tick, state.index.astype(int))
-        beat, proposal, state = apply(for_beat, state, seeds, sampling, method=_write_beat)
-        z, state = _write_ticks(apply, for_tick, beat, proposal, state, keys, sampling)
+        beat, proposal, state = call(for_beat, state, seeds, sampling, method=_write_beat)
+        z, state = _write_ticks(call, for_tick, beat, proposal, state, keys, sampling)
         return state, (z, beat, *here, tempo)
 
     state, (z, *rest) = jax.lax.scan(body, state, None, length=n_beats)

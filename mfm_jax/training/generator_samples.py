@@ -16,7 +16,7 @@ from mfm_jax.axes import N_CATEGORIES, TICKS_PER_BEAT, Params
 from mfm_jax.checkpoint import load_weights
 from mfm_jax.config import build, config
 from mfm_jax.models.codec import CodecConfig, MidiAudioCodec
-from mfm_jax.models.conditions import UNKNOWN_KEY, Conditions, bar_lag
+from mfm_jax.models.conditions import Conditions, bar_lag
 from mfm_jax.models.generator import GeneratorConfig
 from mfm_jax.models.generator_sampling import Sampling, seeds_of, start, write
 from mfm_jax.music.facts import find_key
@@ -26,7 +26,7 @@ from mfm_jax.music.notes import Notes, Score, Track
 from mfm_jax.music.roll import decode_roll
 from mfm_jax.music.tempo import TempoMap
 from mfm_jax.music.texture import Texture, texture, together
-from mfm_jax.training.stretches import Stretch, Text
+from mfm_jax.training.stretches import Stretch, Text, key_number
 
 
 @config
@@ -80,8 +80,6 @@ def wishes_like(stretches: Sequence[Stretch], beats: int, text: Text | None = No
         instruments[row, list(s.categories)] = 1
     facts = [s.measured for s in stretches]
     rows = [text.rows[s.captions[0]] for s in stretches] if text else []
-    known = [f.key.tonic is not None and f.key.mode is not None for f in facts]
-    keys = [f.key.tonic + 12 * (f.key.mode == "minor") if k else UNKNOWN_KEY for f, k in zip(facts, known)]
     return Conditions(
         text_pooled=jnp.asarray(text.pooled[rows] if text else np.zeros((n, width)), jnp.float32),
         text_tokens=jnp.asarray(text.tokens[rows] if text else np.zeros((n, tokens, width)), jnp.float32),
@@ -89,7 +87,7 @@ def wishes_like(stretches: Sequence[Stretch], beats: int, text: Text | None = No
         instruments=jnp.asarray(instruments),
         tempo=jnp.array([f.tempo or 0.0 for f in facts]),
         metre=jnp.array([f.metre or (0, 0) for f in facts], jnp.float32),
-        key=jnp.array(keys),
+        key=jnp.array([key_number(f) for f in facts]),
         density=jnp.array([f.density or 0.0 for f in facts]),
         polyphony=jnp.array([f.polyphony or 0.0 for f in facts]),
         beats=jnp.full((n,), float(beats)),

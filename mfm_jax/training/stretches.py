@@ -273,9 +273,7 @@ def _wishes(s: Stretch, text: Text, settings: BatchConfig, rng: np.random.Genera
     instruments = np.zeros(N_CATEGORIES, np.float32)
     if rng.random() > 0.05:
         instruments[list(s.categories)] = 1
-    key = UNKNOWN_KEY
-    if m.key.tonic is not None and m.key.mode is not None and said():
-        key = m.key.tonic + 12 * (m.key.mode == "minor")
+    key = key_number(m) if said() else UNKNOWN_KEY
     metre = m.metre if m.metre and rng.random() > 0.2 else (0, 0)
     return {
         "text_pooled": told * text.pooled[row],
@@ -289,6 +287,13 @@ def _wishes(s: Stretch, text: Text, settings: BatchConfig, rng: np.random.Genera
         "polyphony": np.float32(m.polyphony if m.polyphony and said() else 0),
         "beats": np.float32(s.total if said(0.15) else 0),
     }
+
+
+def key_number(facts: Measured) -> int:
+    """Give the key as `Conditions` writes it."""
+    if facts.key.tonic is None or facts.key.mode is None:
+        return UNKNOWN_KEY
+    return facts.key.tonic + 12 * (facts.key.mode == "minor")
 
 
 def no_text(stretches: Sequence[Stretch], width: int, tokens: int) -> Text:

@@ -70,8 +70,9 @@ def test_the_projection_sets_the_width_and_parameters_match_the_loader(tensors):
     config = build(
         TextConfig, {"vocabulary": 40, "width": 16, "layers": 2, "heads": 2, "head_width": 6, "ffn": 24}
     )
-    fresh = TextEncoder(config).init(jax.random.key(0), *padded([[1]], 8))
-    tokens, pooled = TextEncoder(config).apply(fresh, *padded([[1]], 8))
+    model, texts = TextEncoder(config), padded([[1]], 8)
+    fresh = jax.eval_shape(model.init, jax.random.key(0), *texts)
+    tokens, pooled = jax.eval_shape(model.apply, fresh, *texts)
     assert tokens.shape == (1, 8, 384)
     assert pooled.shape == (1, config.embedding_width)
     shapes = jax.tree.map(np.shape, fresh["params"])

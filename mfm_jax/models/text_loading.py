@@ -1,6 +1,7 @@
 """Text in, embeddings out: the tokeniser, published T5 weights, and the encoder as one callable."""
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -73,6 +74,8 @@ def load_tokeniser(path: str | Path) -> "PreTrainedTokenizerFast":
     Raises:
         ValueError: if the file is missing or is not a tokeniser.
     """
+    # Without this, transformers says on stderr that it found no PyTorch; nothing here needs it.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     from transformers import PreTrainedTokenizerFast  # a second to import: only where text is read
 
     if not Path(path).is_file():

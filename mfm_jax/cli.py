@@ -142,7 +142,9 @@ def main(arguments: list[str] | None = None) -> int:
         return DONE
     if name is None:
         parser.error("no command given")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's own chatter would hide our one line
+    # The chatter of XLA and of transformers (which misses torch) would hide our one line.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     signal.signal(signal.SIGTERM, _terminate)
     try:
         if name == "data":

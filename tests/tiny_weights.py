@@ -1,4 +1,4 @@
-"""A folder of random weights, small enough that the workflows run in seconds: shapes are real, the music is not."""
+"""A folder of random weights, small enough that workflows run in seconds; the shapes are real."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -42,7 +42,7 @@ def random_params(init: Callable[..., Any], seed: int) -> Any:
 
 def _vae(rng: jax.Array) -> tuple[VAEConfig, Any]:
     config = VAEConfig(head=SpectralHeadConfig(width=8, hidden=8, dilations=(1,), low_steps=1, high_steps=2))
-    params = random_params(lambda: VAE(config).init(rng, jnp.zeros((1, 2_048)), rng), 0)
+    params = random_params(lambda: VAE(config).init(rng, jnp.zeros((1, 2_048))), 0)
     for part in ("encoder", "head"):
         params[part]["mean"], params[part]["scale"] = (
             np.full(256, -7, np.float32),
@@ -63,10 +63,10 @@ def _codec(rng: jax.Array) -> tuple[CodecConfig, Any]:
             **small,
         ),
         transcriber=TranscriberConfig(
-            key_width=4, summary_width=2, relations=(-12, 12), embedding=4, **small
+            key_width=4, summary_width=2, embedding=4, **small
         ),
         to_frames=ToFramesConfig(hidden=8, embedding=4, timbre=4, **small),
-        from_frames=FromFramesConfig(key_width=2, **small),
+        from_frames=FromFramesConfig(**small),
     )
 
     def every(codec: MidiAudioCodec) -> Any:

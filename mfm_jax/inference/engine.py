@@ -6,6 +6,7 @@ of input, and an item gives the same bytes alone and among others.
 
 import functools
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,9 +14,10 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from mfm_jax.axes import Params
+from mfm_jax.axes import HOP, Params
 from mfm_jax.checkpoint import load_weights, weights_hash
 from mfm_jax.config import build
+from mfm_jax.inference.decoding import stream
 from mfm_jax.models.codec import CodecConfig, MidiAudioCodec
 from mfm_jax.models.codec_transcriber import Heard
 from mfm_jax.models.generator import Generator, GeneratorConfig
@@ -98,6 +100,15 @@ class Engine:
         """Encode mono audio [S] at 44.1 kHz to the means of its VAE frames."""
         frames: Float[Array, "F D"] = self._vae("encode", wave[None])[0][0]
         return frames
+
+    def decode(self, frames: Iterable[np.ndarray], seed: int = 0) -> Iterator[np.ndarray]:
+        """Decode VAE frames [n, 256] that arrive in pieces to mono audio, HOP samples for each."""
+        return stream(self.vae.module, self.vae.params, frames, self.quiet, jax.random.key(seed))
+
+    @functools.cached_property
+    def quiet(self) -> np.ndarray:
+        """The VAE frame of silence [256]."""
+        return np.asarray(self._vae("encode", np.zeros((1, 64 * HOP), np.float32))[0][0, 32])
 
     def listen(self, latent: Float[Array, "F D"]) -> Heard:
         """Hear frames once, before asking for instruments."""

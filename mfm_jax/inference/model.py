@@ -11,6 +11,8 @@ from mfm_jax.inference.tape import Source
 from mfm_jax.inference.vae import FrozenVAE
 from mfm_jax.music.notes import Score
 
+Number = float | int
+
 
 class MusicModel:
     """Generates, transcribes, synthesises, edits and explores music with one set of weights.
@@ -37,14 +39,14 @@ class MusicModel:
         prompts: Sequence[str],
         *,
         seed: int | Sequence[int] = 0,
-        seconds: float | None = None,
+        seconds: Number | None = None,
         bars: int | None = None,
-        tempo: float | None = None,
+        tempo: Number | None = None,
         key: str | None = None,
         metre: str | None = None,
         instruments: str | None = None,
-        temperature: float = 1.0,
-        guidance: float = 1.0,
+        temperature: Number = 1.0,
+        guidance: Number = 1.0,
     ) -> list[Piece]:
         """Write music for prompts. Arguments win over what a prompt says.
 
@@ -63,7 +65,9 @@ class MusicModel:
         Raises:
             ValueError: an empty or endless prompt, or a control out of range.
         """
-        wish = Wish(seconds, bars, tempo, key, metre, instruments, temperature, guidance)
+        wish = Wish(
+            _float(seconds), bars, _float(tempo), key, metre, instruments, float(temperature), float(guidance)
+        )
         plans = understand(prompts, wish)
         return list(generate(self.engine, plans, seeds_of(prompts, seed), wish))
 
@@ -72,7 +76,7 @@ class MusicModel:
         return [workflows.synthesise(self.engine, score).piece() for score in scores]
 
     def transcribe(
-        self, audio: Sequence[Source], *, instruments: str | None = None, tempo: float | None = None
+        self, audio: Sequence[Source], *, instruments: str | None = None, tempo: Number | None = None
     ) -> list[Piece]:
         """Write the notes of recordings.
 
@@ -81,14 +85,14 @@ class MusicModel:
             instruments: what plays; each instrument gets its own track. Found by listening unless given.
             tempo: of the score's grid, 120 unless given; it does not move notes in time.
         """
-        return [workflows.transcribe(self.engine, source, instruments, tempo) for source in audio]
+        return [workflows.transcribe(self.engine, source, instruments, _float(tempo)) for source in audio]
 
     def resynthesise(
         self,
         audio: Sequence[Source],
         *,
         transpose: int = 0,
-        tempo: float | None = None,
+        tempo: Number | None = None,
         edited: Sequence[str | Path | Score] | None = None,
     ) -> list[Piece]:
         """Transcribe, edit and play again; samples that no edit touches equal those of the unedited version.
@@ -103,7 +107,7 @@ class MusicModel:
             raise ValueError(f"{len(edited)} edited scores for {len(audio)} recordings: give one for each")
         scores = [None] * len(audio) if edited is None else list(edited)
         return [
-            workflows.resynthesise(self.engine, source, transpose, tempo, score).piece()
+            workflows.resynthesise(self.engine, source, transpose, _float(tempo), score).piece()
             for source, score in zip(audio, scores)
         ]
 
@@ -122,13 +126,19 @@ class MusicModel:
         steps: int = 5,
         vary: str | None = None,
         direction: str | None = None,
-        amount: float = 1.0,
-        seconds: float | None = None,
+        amount: Number = 1.0,
+        seconds: Number | None = None,
         seed: int = 0,
     ) -> list[Piece]:
         """Move in latent space from one source, or between two; see `mfm explore --help`."""
-        made = workflows.explore(self.engine, sources, steps, vary, direction, amount, seconds, seed)
+        made = workflows.explore(
+            self.engine, sources, steps, vary, direction, float(amount), _float(seconds), seed
+        )
         return [sounding.piece() for sounding in made]
+
+
+def _float(value: Number | None) -> float | None:
+    return None if value is None else float(value)
 
 
 def load_vae(path: str | Path | None = None) -> FrozenVAE:

@@ -16,6 +16,14 @@ MARGIN_TICKS = 4 * TICKS_PER_BEAT  # on each side of a window; neighbours are bl
 ROWS = 4  # instruments encoded at once; more come in further multiples
 
 
+# Middle of the range of instruments that share a category with others of another register.
+USUAL_PITCH: dict[int, float] = {
+    32: 38, 33: 36, 40: 76, 41: 65, 42: 52, 43: 40, 56: 70, 57: 53, 58: 40, 60: 58, 64: 72, 65: 66, 66: 58,
+    67: 50, 68: 72, 69: 65, 70: 48, 71: 66, 72: 88, 73: 78, 74: 79, 75: 77, 8: 84, 9: 90, 10: 82, 11: 68, 12: 62,
+    13: 80, 14: 66,
+}  # fmt: skip
+
+
 class Thresholds(NamedTuple):
     """Probabilities above which the roll decoder's answer counts."""
 
@@ -88,13 +96,40 @@ def decode_score(
     engine: Engine, z: np.ndarray, tempo: TempoMap, instruments: list[Instrument], thresholds: Thresholds
 ) -> Score:
     """Decode z [T, 64] to a score of the instruments asked for, one track for each category."""
-    chosen = {instrument.category: instrument for instrument in reversed(instruments)}
-    tracks = []
-    for category, instrument in sorted(chosen.items()):
-        roll = decode_ticks(engine, z, category, instrument.percussion)
+    players: dict[int, list[Instrument]] = {}
+    for instrument in instruments:
+        players.setdefault(instrument.category, []).append(instrument)
+    tracks: list[Track] = []
+    for category, together in sorted(players.items()):
+        roll = decode_ticks(engine, z, category, together[0].percussion)
         notes = decode_roll(roll, onset_threshold=thresholds.onset, active_threshold=thresholds.active)
-        tracks.append(Track(instrument, notes))
+        tracks += share_out(notes, together)
     return Score(tuple(tracks), tempo)
+
+
+def share_out(notes: np.ndarray, instruments: list[Instrument]) -> list[Track]:
+    """Give notes of one category to its instruments, the higher ones to those of higher register.
+
+    The notes of a chord are dealt in order of pitch; a lone note goes to the instrument whose usual range it lies
+    nearest.
+    """
+    if len(instruments) == 1:
+        return [Track(instruments[0], notes)]
+    ordered = sorted(instruments, key=usual_pitch)
+    middle = np.array([usual_pitch(instrument) for instrument in ordered])
+    owner = np.abs(notes[:, 2:3] - middle).argmin(axis=1) if len(notes) else np.zeros(0, int)
+    for onset in np.unique(notes[:, 0]):
+        chord = np.flatnonzero(notes[:, 0] == onset)
+        if len(chord) > 1:
+            rank = np.argsort(np.argsort(notes[chord, 2]))
+            owner[chord] = np.round(rank * (len(ordered) - 1) / (len(chord) - 1)).astype(int)
+    tracks = {instrument: notes[owner == number] for number, instrument in enumerate(ordered)}
+    return [Track(instrument, tracks[instrument]) for instrument in instruments]
+
+
+def usual_pitch(instrument: Instrument) -> float:
+    """Middle of an instrument's range, as a MIDI pitch; 60 for those that are at home everywhere."""
+    return USUAL_PITCH.get(instrument.program, 60.0)
 
 
 def decode_ticks(engine: Engine, z: np.ndarray, category: int, percussion: bool) -> np.ndarray:

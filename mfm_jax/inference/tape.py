@@ -1,6 +1,7 @@
 """Audio on its way: sources read in blocks, and a scratch recording that is played at its final level."""
 
 import tempfile
+import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -58,6 +59,7 @@ class Tape:
 
     def __init__(self, blocks: Iterable[np.ndarray]):
         self._file = tempfile.TemporaryFile()
+        weakref.finalize(self, self._file.close)
         self.loudness = Loudness()
         self.samples = 0
         for block in blocks:

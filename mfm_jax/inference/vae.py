@@ -4,9 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from mfm_jax.axes import Frames, Params, Wave
+from mfm_jax.inference.decoding import stream
 from mfm_jax.inference.engine import PRETRAINED, Engine
 
 
@@ -40,4 +43,9 @@ class FrozenVAE:
             z: latents.
             noise: key of the random phases; None for a fixed one.
         """
-        raise NotImplementedError
+        quiet = np.asarray(self.encode(jnp.zeros((1, 64 * self.hop)))[0][0, 32])
+        key = jax.random.key(0) if noise is None else noise
+        waves = [
+            np.concatenate(list(stream(self.module, self.params, [row], quiet, key))) for row in np.asarray(z)
+        ]
+        return jnp.asarray(np.stack(waves))

@@ -103,8 +103,8 @@ def train(
     targets: np.ndarray,
     minutes: float,
     deadline: float,
-) -> Params:
-    """Fit the student's pooled embedding to the teacher's: cosine and the similarities within a batch."""
+) -> tuple[Params, int]:
+    """Fit the student's pooled embedding to the teacher's: cosine and the similarities within a batch; count the steps."""
     model = TextEncoder(config)
     optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam(b2=0.98))
 
@@ -155,7 +155,7 @@ def train(
                     flush=True,
                 )
     print(f"{steps} steps of {BATCH}, {steps / len(blocks):.1f} epochs", flush=True)
-    return average
+    return average, steps
 
 
 def main() -> None:
@@ -200,9 +200,9 @@ def main() -> None:
     tokeniser.enable_truncation(64)
     ids = [encoding.ids for encoding in tokeniser.encode_batch(texts)]
     params = initial_params(config, input_embeddings(teacher.tensors)[old], ids, targets)
-    params = train(config, params, ids, targets, args.minutes, args.deadline)
+    params, steps = train(config, params, ids, targets, args.minutes, args.deadline)
     args.out.mkdir(parents=True, exist_ok=True)
-    meta = {"teacher": "all-MiniLM-L6-v2 (Apache-2.0)", "sentences": len(texts), "minutes": args.minutes}
+    meta = {"teacher": "all-MiniLM-L6-v2 (Apache-2.0)", "sentences": len(texts), "steps": steps}
     save_weights(args.out / "text.safetensors", params, configs.to_dict(config), meta, half=True)
     (args.out / "tokenizer.json").write_text(json.dumps(cut, ensure_ascii=False))
 

@@ -1,6 +1,6 @@
 """Train the VAE on clips; goes on where it stopped when it is run again.
 
-    python train/vae.py configs/vae/tiny.yaml clips=DATA/train valid=DATA/valid out=runs/vae
+python train/vae.py configs/vae/tiny.yaml clips=DATA/train valid=DATA/valid out=runs/vae
 """
 
 import argparse
@@ -11,7 +11,9 @@ from mfm_jax.training.vae_run import VAERun, train
 
 def main() -> None:
     """Parse the command line and train."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("settings", nargs="+", help="YAML files and name=value overrides of VAERun")
     print(train(load(VAERun, *parser.parse_args().settings)))
 

@@ -6,20 +6,22 @@ With scaled queries q = query / sqrt(K), per head and step::
     C' = F C + I k v^T                   n' = F n + I k
     h  = C'^T q / (max(|n'.q|, exp(-m')) + 1e-6)
 
-`step` and `scan` follow these equations; `chunkwise` and `parallel` unroll them over a chunk, so that a chunk is three
-matrix products and only the state at its boundary is carried (and kept for the backward pass). A true `reset` at t
-forgets everything before t. The state is float32 under bfloat16 inputs.
+`step` and `scan` follow these equations; `chunkwise` and `parallel` unroll them over a chunk, so that a chunk
+is a few matrix products and only the state at its boundary is carried (and kept for the backward pass). A
+true `reset` at t forgets everything before t. The state is float32 under bfloat16 inputs.
 """
 
-import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-EPS = 1e-6
+from mfm_jax.layers import mlstm_chunks
+from mfm_jax.layers.mlstm_chunks import EPS
+
+FLOAT32 = jnp.dtype("float32")
 NEVER = -1e30  # an input gate that writes nothing: finite, so that no difference of two is NaN
 
 
@@ -32,7 +34,7 @@ class MLSTMState(NamedTuple):
 
 
 def initial_state(
-    batch: int, heads: int, key_width: int, value_width: int, dtype: jnp.dtype = jnp.dtype("float32")
+    batch: int, heads: int, key_width: int, value_width: int, dtype: jnp.dtype = FLOAT32
 ) -> MLSTMState:
     """Give the state before the first step: all zeros."""
     return MLSTMState(
@@ -86,15 +88,15 @@ def scan(
 ) -> tuple[Float[Array, "B H T V"], MLSTMState]:
     """Advance T steps one after another: the plainest form, and the slowest to differentiate."""
 
-    def body(state: MLSTMState, inputs: tuple[Array, ...]) -> tuple[MLSTMState, Array]:
-        h, state = step(*inputs[:5], state=state, reset=inputs[5] if len(inputs) > 5 else None)
+    def body(state: MLSTMState, inputs: Any) -> tuple[MLSTMState, Array]:
+        q, k, v, igate, fgate, reset = inputs
+        h, state = step(q, k, v, igate, fgate, state, reset)
         return state, h
 
     by_time = tuple(jnp.moveaxis(a, 2, 0) for a in (q, k, v, igate, fgate))
-    if reset is not None:
-        by_time = (*by_time, reset.T)
-    state, h = jax.lax.scan(body, _start(q[:, :, 0], v[:, :, 0], state), by_time)
-    return jnp.moveaxis(h, 0, 2), state
+    start = _start(q[:, :, 0], v[:, :, 0], state)
+    last, h = jax.lax.scan(body, start, (*by_time, None if reset is None else reset.T))
+    return jnp.moveaxis(h, 0, 2), last
 
 
 def parallel(
@@ -139,7 +141,7 @@ def chunkwise(
     resets = None if reset is None else jnp.broadcast_to(reset[:, None], igate.shape)
     last = _last_maximum(igate, log_f, state.maximum, resets)
 
-    def cut(a: Array, fill: float = 0.0) -> Array:
+    def cut(a: Array, fill: float = 0) -> Array:
         """[B, H, T, ...] -> [chunks, B*H, steps, ...], the end padded."""
         a = a.reshape(batch * heads, length, *a.shape[3:])
         if count * size != length:
@@ -147,83 +149,26 @@ def chunkwise(
             a = jnp.pad(a, widths, constant_values=fill)
         return jnp.moveaxis(a.reshape(batch * heads, count, size, *a.shape[2:]), 1, 0)
 
-    gates = _Gates.of(cut(igate, NEVER), cut(log_f), None if resets is None else cut(resets))
     # The ones make the last column of the memory the normaliser, so that one product serves both.
     values = jnp.concatenate([v, jnp.ones((*v.shape[:-1], 1), v.dtype)], axis=-1)
     scaled = q * jnp.asarray(key_width**-0.5, q.dtype)
 
-    # The result does not depend on the maximum (but for EPS): gradients skip it inside, and enter and leave through
-    # these two factors, which are 1.
+    # The result does not depend on the maximum (but for EPS): gradients skip it inside, and enter and leave
+    # through these two factors, which are 1.
     entry = jnp.exp(state.maximum - jax.lax.stop_gradient(state.maximum))
     exit_ = jnp.exp(jax.lax.stop_gradient(last) - last)
     memory = jnp.concatenate([state.memory, state.normaliser[..., None]], axis=-1) * entry[..., None, None]
-    flat = lambda a: a.reshape(batch * heads, *a.shape[2:])  # noqa: E731
-    carry = (flat(memory).astype(wide), flat(jax.lax.stop_gradient(state.maximum)).astype(wide))
-    body = functools.partial(jax.checkpoint, prevent_cse=False)(_advance_chunk)
-    (memory, _), h = jax.lax.scan(body, carry, (cut(scaled), cut(k), cut(values), gates))
+    memory = memory.reshape(batch * heads, key_width, -1).astype(wide)
+    gates = cut(igate, NEVER), cut(log_f)
+    weights = mlstm_chunks.gate_weights(
+        *jax.lax.stop_gradient((*gates, state.maximum.reshape(-1).astype(wide))),
+        None if resets is None else cut(resets),
+    )
+    h, memory = mlstm_chunks.run(cut(scaled), cut(k), cut(values), *gates, memory, weights)
 
     memory = memory.reshape(batch, heads, *memory.shape[1:]) * exit_[..., None, None]
     h = jnp.moveaxis(h, 0, 1).reshape(batch, heads, count * size, -1)[:, :, :length]
     return h, MLSTMState(memory[..., :-1], memory[..., -1], last)
-
-
-class _Gates(NamedTuple):
-    """What the gates say inside each chunk, before the state that enters it is known; all [chunks, N, steps]."""
-
-    igate: Array
-    decay: Array  # sum of log forget gates from the start of the chunk
-    reach: Array  # the same, but -inf once a reset has cut the entering state off
-    peak: Array  # running maximum over the chunk's own inputs
-    segment: Array | None  # resets so far
-
-    @staticmethod
-    def of(igate: Array, log_f: Array, reset: Array | None) -> "_Gates":
-        decay = jnp.cumsum(log_f, axis=-1)
-        reach, start = log_f, igate
-        if reset is not None:
-            # After a reset the maximum restarts from 0, as in the initial state.
-            reach, start = (
-                jnp.where(reset, -jnp.inf, log_f),
-                jnp.where(reset, jnp.maximum(log_f, igate), igate),
-            )
-
-        def compose(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
-            return a[0] + b[0], jnp.maximum(a[1] + b[0], b[1])
-
-        sums = jax.lax.stop_gradient((reach, start))
-        _, peak = jax.lax.associative_scan(compose, sums, axis=-1)
-        if reset is None:
-            return _Gates(igate, decay, decay, peak, None)
-        segment = jnp.cumsum(reset.astype(jnp.int32), axis=-1)
-        return _Gates(igate, decay, jnp.where(segment == 0, decay, -jnp.inf), peak, segment)
-
-
-def _advance_chunk(
-    carry: tuple[Array, Array], inputs: tuple[Array, Array, Array, _Gates]
-) -> tuple[tuple[Array, Array], Array]:
-    """Advance (memory [N, K, V+1], maximum [N]) over q, k [N, L, K] and values [N, L, V+1] (last column ones)."""
-    memory, maximum = carry
-    q, k, values, gates = inputs
-    dot = functools.partial(jnp.einsum, preferred_element_type=memory.dtype)
-    m = jax.lax.stop_gradient(jnp.maximum(maximum[:, None] + gates.reach, gates.peak))
-    steps = jnp.arange(q.shape[1])
-    seen = (steps[:, None] >= steps[None, :])[None]
-    if gates.segment is not None:
-        seen = seen & (gates.segment[:, :, None] == gates.segment[:, None, :])
-    source = gates.igate - gates.decay
-    weight = jnp.exp(jnp.where(seen, source[:, None, :] + (gates.decay - m)[:, :, None], -jnp.inf))
-    scores = dot("ntk,nsk->nts", q, k) * weight
-    history = jnp.exp(gates.reach + maximum[:, None] - m)
-    out = dot("nts,nsv->ntv", scores.astype(values.dtype), values)
-    out = out + history[:, :, None] * dot("ntk,nkv->ntv", q, memory.astype(q.dtype))
-    h = out[..., :-1] / (jnp.maximum(jnp.abs(out[..., -1:]), jnp.exp(-m)[:, :, None]) + EPS)
-
-    write = source + (gates.decay - m)[:, -1:]
-    if gates.segment is not None:
-        write = jnp.where(gates.segment == gates.segment[:, -1:], write, -jnp.inf)
-    written = (k.astype(memory.dtype) * jnp.exp(write)[:, :, None]).astype(k.dtype)
-    memory = history[:, -1][:, None, None] * memory + dot("nsk,nsv->nkv", written, values)
-    return (memory, m[:, -1]), h.astype(values.dtype)
 
 
 def _last_maximum(igate: Array, log_f: Array, maximum: Array, reset: Array | None) -> Array:
@@ -241,7 +186,9 @@ def _last_maximum(igate: Array, log_f: Array, maximum: Array, reset: Array | Non
 def _start(q: Array, v: Array, state: MLSTMState | None) -> MLSTMState:
     if state is not None:
         return state
-    return initial_state(*q.shape, v.shape[-1], dtype=jnp.promote_types(v.dtype, jnp.float32))
+    batch, heads, key_width = q.shape
+    wide = jnp.promote_types(v.dtype, jnp.float32)
+    return initial_state(batch, heads, key_width, v.shape[-1], wide)
 
 
 def _where_reset(reset: Array, state: MLSTMState) -> MLSTMState:

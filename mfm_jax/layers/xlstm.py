@@ -1,23 +1,26 @@
 """Stacks of xLSTM blocks, built and initialised as NX-AI's xLSTM Large (arXiv 2503.13427).
 
-A block is pre-norm residual twice over: `x + cell(norm(x))`, then `x + swiglu(norm(x))`. Runs of equal blocks share one
-`scan` over layers: parameters and states carry a leading layer axis, and a program's size does not grow with depth.
+A block is pre-norm residual twice over: `x + cell(norm(x))`, then `x + swiglu(norm(x))`. Runs of equal blocks
+share one `scan` over layers: parameters and states carry a leading layer axis, and programs stay small.
 """
 
 import itertools
-from typing import Literal, NamedTuple, TypeVar
+import re
+from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
+from mfm_jax.axes import Params
 from mfm_jax.config import config
 from mfm_jax.layers import mlstm, slstm
 from mfm_jax.layers.mlp import SwiGLU, round_up
 from mfm_jax.layers.norm import HeadNorm, RMSNorm
 
 S = TypeVar("S", bound=tuple[Array, ...])
+CellState: TypeAlias = mlstm.MLSTMState | slstm.SLSTMState
 
 
 @config
@@ -43,8 +46,8 @@ class XLSTMConfig:
             )
         if self.width % self.heads or int(self.width * self.qk_ratio) % self.heads or self.key_width < 1:
             raise ValueError(
-                f"width={self.width}, qk_ratio={self.qk_ratio}: width and width * qk_ratio must be multiples of "
-                f"heads={self.heads}"
+                f"width={self.width}, qk_ratio={self.qk_ratio}: width and width * qk_ratio must be multiples "
+                f"of heads={self.heads}"
             )
         outside = [n for n in self.slstm_layers if not 0 <= n < self.layers]
         if outside:
@@ -62,7 +65,7 @@ class XLSTMConfig:
 
 
 class StackState(NamedTuple):
-    """States of all layers, stacked by kind on a leading axis in the order of the layers; None: no such layer."""
+    """States of all layers, by kind, stacked on a leading axis in their order; None: no such layer."""
 
     mlstm: mlstm.MLSTMState | None
     slstm: slstm.SLSTMState | None
@@ -185,12 +188,12 @@ class XLSTMBlock(nn.Module):
     def __call__(
         self,
         x: Float[Array, "B T D"],
-        state: mlstm.MLSTMState | slstm.SLSTMState,
+        state: CellState,
         reset: Bool[Array, "B T"] | None = None,
-    ) -> tuple[Float[Array, "B T D"], mlstm.MLSTMState | slstm.SLSTMState]:
+    ) -> tuple[Float[Array, "B T D"], CellState]:
         """Advance T steps."""
         c = self.config
-        layer = SLSTMLayer if self.scalar else MLSTMLayer
+        layer: type[nn.Module] = SLSTMLayer if self.scalar else MLSTMLayer
         mixed, state = layer(c, name="cell")(RMSNorm(name="cell_norm")(x), state, reset)
         x = x + mixed
         feed = SwiGLU(
@@ -230,15 +233,18 @@ class XLSTMStack(nn.Module):
         state = initial_state(c, x.shape[0]) if state is None else state
         scalars = [n in c.slstm_layers for n in range(c.layers)]
         done = {False: 0, True: 0}  # layers of each kind so far: where the next group's states start
-        after: dict[bool, list[mlstm.MLSTMState | slstm.SLSTMState]] = {False: [], True: []}
+        after: dict[bool, list[CellState]] = {False: [], True: []}
         for number, (scalar, run) in enumerate(itertools.groupby(scalars)):
             length = len(list(run))
             start, done[scalar] = done[scalar], done[scalar] + length
             kind = state.slstm if scalar else state.mlstm
             group_state = jax.tree.map(lambda a, s=start, n=length: a[s : s + n], kind)
             name = f"{'slstm' if scalar else 'mlstm'}_{number}"
-            blocks = _scanned(c, length, single_step=x.shape[1] == 1)(c, scalar, name=name)
-            x, group_state = blocks(x, group_state, reset)
+            if self.has_variable("params", f"{name}_layer_0"):
+                x, group_state = self._unrolled(x, group_state, reset, scalar, name, length)
+            else:
+                blocks = _scanned(c, length)(c, scalar, name=name)
+                x, group_state = blocks(x, group_state, reset)
             after[scalar].append(group_state)
         joined = {
             kind: jax.tree.map(lambda *parts: jnp.concatenate(parts) if len(parts) > 1 else parts[0], *states)
@@ -247,10 +253,38 @@ class XLSTMStack(nn.Module):
         }
         return RMSNorm(name="out_norm")(x), StackState(joined.get(False), joined.get(True))
 
+    def _unrolled(
+        self, x: Array, states: CellState, reset: Array | None, scalar: bool, name: str, length: int
+    ) -> tuple[Array, CellState]:
+        after = []
+        for layer in range(length):
+            block = XLSTMBlock(self.config, scalar, name=f"{name}_layer_{layer}")
+            x, state = block(x, jax.tree.map(lambda a, n=layer: a[n], states), reset)
+            after.append(state)
+        return x, jax.tree.map(lambda *parts: jnp.stack(parts), *after)
 
-def _scanned(config: XLSTMConfig, length: int, single_step: bool) -> type[nn.Module]:
+
+def split_layers(params: Params) -> Params:
+    """Cut the stacked parameters of every stack inside `params` into one set per layer.
+
+    `XLSTMStack` takes either. For loops of single steps, call this once outside the loop: cutting a layer out of
+    the stack copies its weights, which for one step costs more than using them.
+    """
+    split: Params = {}
+    for name, value in params.items():
+        if not isinstance(value, dict):
+            split[name] = value
+        elif re.fullmatch(r"[ms]lstm_\d+", name):
+            for layer in range(jax.tree.leaves(value)[0].shape[0]):
+                split[f"{name}_layer_{layer}"] = jax.tree.map(lambda a, n=layer: a[n], value)
+        else:
+            split[name] = split_layers(value)
+    return split
+
+
+def _scanned(config: XLSTMConfig, length: int) -> type[nn.Module]:
     block = XLSTMBlock
-    if config.remat == "layer" and not single_step:
+    if config.remat == "layer":
         block = nn.remat(block, prevent_cse=False)
     return nn.scan(
         block,
@@ -259,8 +293,6 @@ def _scanned(config: XLSTMConfig, length: int, single_step: bool) -> type[nn.Mod
         in_axes=(0, nn.broadcast),
         out_axes=0,
         length=length,
-        # One step is so short that slicing weights out of their stack would cost as much: unroll it.
-        unroll=length if single_step else 1,
     )
 
 

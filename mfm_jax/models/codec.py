@@ -1,6 +1,7 @@
 """MidiAudioCodec: every way between piano rolls, the music latent z, and VAE frames."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
@@ -19,6 +20,11 @@ class CodecConfig:
     transcriber: TranscriberConfig = TranscriberConfig()
     to_frames: ToFramesConfig = ToFramesConfig()
     from_frames: FromFramesConfig = FromFramesConfig()
+
+
+def everyone(batch: int) -> tuple[Int[Array, " B"], Bool[Array, " B"]]:
+    """Category and percussion flag that ask for all instruments together."""
+    return jnp.full(batch, MIXTURE), jnp.zeros(batch, bool)
 
 
 class MidiAudioCodec(nn.Module):
@@ -68,7 +74,8 @@ class MidiAudioCodec(nn.Module):
         """
         if timbre is None:
             timbre = jnp.zeros((z.shape[0], 2 * self.config.to_frames.latent), z.dtype)
-        return self.to_frames(z, frame_ticks, instruments, timbre)
+        roll = jax.lax.stop_gradient(jax.nn.sigmoid(self.decode_roll(z, *everyone(z.shape[0]))))
+        return self.to_frames(z, roll, frame_ticks, instruments, timbre)
 
     def listen(self, latent: Float[Array, "B F D"]) -> Heard:
         """First half of `transcribe`, to ask for several instruments at the price of one."""
@@ -88,7 +95,7 @@ class MidiAudioCodec(nn.Module):
 
     def from_vae(
         self, latent: Float[Array, "B F D"], frame_ticks: Float[Array, "B F"], n_ticks: int
-    ) -> Float[Array, "B T D"]:
+    ) -> Float[Array, "B T V"]:
         """VAE frames to z on ticks 0 .. n_ticks."""
         return self.gather(self.listen(latent), frame_ticks, n_ticks)
 
@@ -96,9 +103,8 @@ class MidiAudioCodec(nn.Module):
         """Second half of `from_vae`."""
         stride = self.config.transcriber.stride
         positions = jnp.pad(frame_ticks, ((0, 0), (0, -frame_ticks.shape[1] % stride)), mode="edge")
-        return self.from_frames(
-            heard, positions.reshape(positions.shape[0], -1, stride).mean(axis=2), n_ticks
-        )
+        roll = jax.lax.stop_gradient(jax.nn.sigmoid(self.answer(heard, *everyone(positions.shape[0]))))
+        return self.from_frames(heard.whole, roll, positions, n_ticks)
 
     def __call__(
         self,
@@ -110,8 +116,6 @@ class MidiAudioCodec(nn.Module):
     ) -> Float[Array, "B F P R"]:
         """Go once round, score to frames to score: touches every parameter."""
         z = self.encode_roll(rolls, categories, percussion, mask)
-        everything = jnp.full(z.shape[0], MIXTURE), jnp.zeros(z.shape[0], bool)
-        self.decode_roll(z, *everything)
         latent = self.to_vae(z, frame_ticks, multi_hot(categories, mask))
         self.from_vae(latent, frame_ticks, z.shape[1])
-        return self.transcribe(latent, *everything)
+        return self.transcribe(latent, *everyone(z.shape[0]))

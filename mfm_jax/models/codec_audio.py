@@ -9,7 +9,6 @@ from mfm_jax.axes import LATENT, N_CATEGORIES, VAE_LATENT
 from mfm_jax.config import config
 from mfm_jax.layers.film import FiLM, FilmBlock, TimeConv
 from mfm_jax.models.codec_score import normalised
-from mfm_jax.models.codec_transcriber import Heard
 
 KNOTS = (0.0, 1.0, 2.0, 3.0, 4.5, 6.5, 9.0, 13.0, 19.0, 28.0)  # frames from a tick's edge
 
@@ -20,7 +19,7 @@ class ToFramesConfig:
 
     latent: int = VAE_LATENT
     width: int = 224
-    dilations: tuple[int, ...] = (1, 2, 4, 8)
+    dilations: tuple[int, ...] = (1, 2, 4, 8, 16)
     hidden: int = 288
     embedding: int = 64
     timbre: int = 32  # numbers kept of a recording's own sound
@@ -32,7 +31,6 @@ class FromFramesConfig:
 
     latent: int = LATENT
     width: int = 256
-    key_width: int = 6  # channels of each key that reach the ticks
     dilations: tuple[int, ...] = (1, 2)
 
 
@@ -70,7 +68,8 @@ class ToFrames(nn.Module):
     """Z to VAE frames.
 
     All context is gathered at the rate of ticks; a frame then reads its tick through a net that knows exactly
-    where in the tick it lies, so that an attack stays sharp.
+    where in the tick it lies, so that an attack stays sharp. Beside z it is told what the roll decoder reads in
+    z: sound and score then agree, and the net need not learn to read notes a second time.
     """
 
     config: ToFramesConfig
@@ -79,16 +78,18 @@ class ToFrames(nn.Module):
     def __call__(
         self,
         z: Float[Array, "B T D"],
+        roll: Float[Array, "B T P R"],
         frame_ticks: Float[Array, "B F"],
         instruments: Float[Array, "B I"],
         timbre: Float[Array, "B E"],
-    ) -> Float[Array, "B F V"]:
+    ) -> Float[Array, "B F D"]:
         """Synthesise frames; ``timbre`` [B, 2 * latent] are statistics of a recording, or zeros for none."""
         c = self.config
         known = jnp.any(timbre != 0, axis=-1, keepdims=True).astype(z.dtype)
         own = jnp.concatenate([known * jnp.tanh(nn.Dense(c.timbre)(timbre)), known], axis=-1)
         condition = nn.Dense(c.embedding)(jnp.concatenate([instruments, own], axis=-1))
-        x = nn.silu(FiLM()(TimeConv(c.width)(z), condition))
+        read = jnp.concatenate([z, roll.reshape(*z.shape[:2], -1)], axis=-1)
+        x = nn.silu(FiLM()(TimeConv(c.width)(read), condition))
         for dilation in c.dilations:
             x = FilmBlock(dilation=dilation)(x, condition)
         x = TimeConv(c.hidden)(nn.LayerNorm()(x))
@@ -102,22 +103,35 @@ class ToFrames(nn.Module):
 
 
 class FromFrames(nn.Module):
-    """What the transcriber's trunk heard, pooled to ticks, to z."""
+    """What the transcriber heard and answered, pooled to ticks, to z."""
 
     config: FromFramesConfig
 
     @nn.compact
     def __call__(
-        self, heard: Heard, frame_ticks: Float[Array, "B F2"], n_ticks: int
+        self,
+        whole: Float[Array, "B F2 D"],
+        roll: Float[Array, "B F P R"],
+        frame_ticks: Float[Array, "B F"],
+        n_ticks: int,
     ) -> Float[Array, "B T D"]:
-        """Estimate z; ``frame_ticks`` are the positions of the trunk's steps."""
+        """Estimate z.
+
+        Args:
+            whole: steps of the trunk, each of F / F2 frames.
+            roll: probabilities of the mixture on frames.
+            frame_ticks: position of each frame, in ticks.
+            n_ticks: T.
+        """
         c = self.config
-        keys = nn.relu(nn.Dense(c.key_width)(heard.keys))
-        steps = jnp.concatenate([heard.whole, keys.reshape(*keys.shape[:2], -1)], axis=-1)
-        # A note starts on the edge of a tick: one pool lies on the edge, one on the tick's body.
-        pools = [pooling(frame_ticks, n_ticks, shift) for shift in (-0.25, 0.25)]
-        x = jnp.concatenate([jnp.einsum("bft,bfd->btd", pool, steps) for pool in pools], axis=-1)
-        x = nn.silu(nn.Dense(c.width)(x))
+        steps = frame_ticks.reshape(*whole.shape[:2], -1).mean(axis=2)
+        flat = roll.reshape(*roll.shape[:2], -1)
+        # A note starts on the edge of a tick: one pool lies before its middle, one after.
+        pools = []
+        for shift in (-0.25, 0.25):
+            pools.append(jnp.einsum("bft,bfd->btd", pooling(frame_ticks, n_ticks, shift), flat))
+            pools.append(jnp.einsum("bft,bfd->btd", pooling(steps, n_ticks, shift), whole))
+        x = nn.silu(TimeConv(c.width)(jnp.concatenate(pools, axis=-1)))
         for dilation in c.dilations:
             x = FilmBlock(dilation=dilation)(x)
         return normalised(nn.Dense(c.latent)(nn.LayerNorm()(x)))

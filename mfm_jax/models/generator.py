@@ -324,7 +324,7 @@ class Generator(nn.Module):
     def tick_log_prob(
         self,
         conditions: Conditions,
-        before: Float[Array, "B D"],
+        before: Float[Array, "B W"],
         beats: Float[Array, "B N W"],
         z: Float[Array, "B T D"],
     ) -> Float[Array, "B T"]:

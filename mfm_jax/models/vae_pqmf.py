@@ -63,7 +63,7 @@ class Conv(nn.Module):
     causal: bool = False
 
     @nn.compact
-    def __call__(self, x: Sequence) -> Sequence:
+    def __call__(self, x: Sequence) -> Float[Array, "B T2 D2"]:
         """Map [B, T, C] to [B, T / stride, features]."""
         total = (self.size - 1) * self.dilation + 1 - self.stride
         pad = (total, 0) if self.causal else (total - total // 2, total // 2)
@@ -87,7 +87,7 @@ class Upsample(nn.Module):
     causal: bool = False
 
     @nn.compact
-    def __call__(self, x: Sequence) -> Sequence:
+    def __call__(self, x: Sequence) -> Float[Array, "B T2 D2"]:
         """Every output sees two inputs, the later of which lies ahead unless `causal`."""
         before = jnp.pad(x[:, :-1], ((0, 0), (1, 0), (0, 0)))
         pair = jnp.concatenate([before, x], axis=-1)

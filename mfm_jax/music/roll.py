@@ -1,6 +1,5 @@
 """Piano rolls: notes to the three planes (onset, active, velocity) and back, on ticks or on frames."""
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -62,46 +61,66 @@ def decode_roll(
         refine: whether to place onsets between steps, at the top of a triangle through the peak and its
             neighbours (Kong et al., arXiv 2010.01815).
     """
-    return decode_blocks([probabilities], onset_threshold, active_threshold, suppression, min_length, refine)
+    decoder = RollDecoder(onset_threshold, active_threshold, suppression, min_length, refine)
+    decoder.push(probabilities)
+    return decoder.close()
 
 
-def decode_blocks(
-    blocks: Iterable[Float[np.ndarray, "_ 128 3"]],
-    onset_threshold: float = 0.5,
-    active_threshold: float = 0.5,
-    suppression: int = 0,
-    min_length: int = 1,
-    refine: bool = False,
-) -> Notes:
-    """Pick notes from successive blocks of one roll, of any lengths: what `decode_roll` gives for the whole.
+class RollDecoder:
+    """`decode_roll` for a roll that arrives in blocks of any lengths: the same notes.
 
-    Only the places where something happens are kept, so the memory needed is that of one block.
+    Only the places where something happens are kept, so the memory is that of a block and of the notes.
     """
-    found: list[_Candidates] = []
-    edges: list[_Edges] = []
-    context = np.zeros((1, N_PITCHES, N_PLANES), np.float32)  # the row before those not yet looked at
-    n_steps = 0  # rows seen; the last one waits in `context` for the row after it
-    for block in blocks:
-        if not len(block):
-            continue
-        rows = np.concatenate([context, block])
-        first = n_steps - (len(context) - 1)  # step of rows[1]
-        found.append(_candidates(rows, first, onset_threshold))
-        edges.append(_edges(rows[len(context) - 1 :, :, ACTIVE] >= active_threshold, n_steps))
-        context = rows[-2:]
-        n_steps += len(block)
-    if not n_steps:
-        return empty_notes()
-    closed = np.concatenate([context, np.zeros_like(context[:1])])
-    found.append(_candidates(closed, n_steps - 1, onset_threshold))
-    steps, pitches, value, before, after, velocity = map(np.concatenate, zip(*found, strict=True))
-    inner = (steps > 0) & (steps < n_steps - 1)
-    times = steps + np.where(inner, _triangle_shift(value, before, after), 0.0) if refine else steps * 1.0
-    onsets = _Onsets(steps, pitches, times, velocity)
-    if suppression > 0:
-        highest = _peaks(steps, pitches, value, n_steps, suppression)
-        onsets = _Onsets(*(column[highest] for column in onsets))
-    return _assemble(onsets, _Edges(*map(np.concatenate, zip(*edges, strict=True))), n_steps, min_length)
+
+    def __init__(
+        self,
+        onset_threshold: float = 0.5,
+        active_threshold: float = 0.5,
+        suppression: int = 0,
+        min_length: int = 1,
+        refine: bool = False,
+    ) -> None:
+        """Take what `decode_roll` takes."""
+        self._onset_threshold, self._active_threshold = onset_threshold, active_threshold
+        self._suppression, self._min_length, self._refine = suppression, min_length, refine
+        self._found: list[_Candidates] = []
+        self._edges: list[_Edges] = []
+        # The last row seen, which waits for the one after it, and the row before that; first a row of silence.
+        self._context: Float[np.ndarray, "_ 128 3"] = np.zeros((1, N_PITCHES, N_PLANES), np.float32)
+        self._n_steps = 0
+
+    def push(self, probabilities: Float[np.ndarray, "_ 128 3"]) -> None:
+        """Add the next steps."""
+        if not len(probabilities):
+            return
+        waiting = len(self._context) - 1
+        rows = np.concatenate([self._context, probabilities])
+        self._found.append(_candidates(rows, self._n_steps - waiting, self._onset_threshold))
+        active = rows[waiting:, :, ACTIVE] >= self._active_threshold
+        active[0] &= self._n_steps > 0  # nothing sounds before the start, whatever the threshold
+        self._edges.append(_edges(active, self._n_steps))
+        self._context = rows[-2:].copy()
+        self._n_steps += len(probabilities)
+
+    def close(self) -> Notes:
+        """Give all notes, in steps from the first block's start."""
+        n_steps = self._n_steps
+        if not n_steps:
+            return empty_notes()
+        closed = np.concatenate([self._context, np.zeros_like(self._context[:1])])
+        last = _candidates(closed, n_steps - 1, self._onset_threshold)
+        columns = zip(*self._found, last, strict=True)
+        steps, pitches, value, before, after, velocity = map(np.concatenate, columns)
+        times = steps.astype(np.float64)
+        if self._refine:
+            inner = (steps > 0) & (steps < n_steps - 1)
+            times += np.where(inner, _triangle_shift(value, before, after), 0.0)
+        onsets = _Onsets(steps, pitches, times, velocity)
+        if self._suppression > 0:
+            highest = _peaks(steps, pitches, value, n_steps, self._suppression)
+            onsets = _Onsets(*(column[highest] for column in onsets))
+        edges = _Edges(*map(np.concatenate, zip(*self._edges, strict=True)))
+        return _assemble(onsets, edges, n_steps, self._min_length)
 
 
 class _Candidates(NamedTuple):

@@ -57,7 +57,7 @@ class VAEObjective:
         """Give the initial parameters: the fitted ones if there are, random ones otherwise."""
         if self.initial is not None:
             return self.initial
-        params: Params = self.model.init(rng, waves(batch))["params"]
+        params: Params = jax.jit(self.model.init)(rng, waves(batch))["params"]
         return params
 
     def trainable(self, params: Params) -> Params:
@@ -160,7 +160,7 @@ def fitted(model: VAEConfig, audio: Iterable[np.ndarray], rng: Array, ridge: flo
     """
     batches = [np.asarray(wave) for wave in audio]
     mean, scale = whitening(np.concatenate([_features(wave) for wave in batches]))
-    params: Params = VAE(model).init(rng, jnp.asarray(batches[0][:1]))["params"]
+    params: Params = jax.jit(VAE(model).init)(rng, jnp.asarray(batches[0][:1]))["params"]
     for part in params:
         if "scale" in params[part]:
             params[part] = {**params[part], "mean": jnp.asarray(mean), "scale": jnp.asarray(scale)}

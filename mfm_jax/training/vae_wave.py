@@ -9,22 +9,22 @@ from jaxtyping import Array
 from mfm_jax.axes import Params
 from mfm_jax.config import config
 from mfm_jax.dsp.pqmf import analysis
-from mfm_jax.dsp.spectral import multi_resolution_distance
+from mfm_jax.dsp.spectral import SIZES, multi_resolution_distance
 from mfm_jax.models.vae import VAE, VAEConfig
 from mfm_jax.models.vae_pqmf import PqmfConfig
 from mfm_jax.training.vae import Batch, frozen_whitening, gaussian_kl, waves
 
-BAND_SIZES = (256, 128, 64, 32)  # windows of the distance within bands, in samples of a band
-
 
 @config
 class WaveLossConfig:
-    """Weights of the losses; the Kullback-Leibler term's is reached over `kl_steps`."""
+    """Weights of the losses; the Kullback-Leibler term's is reached over `kl_steps`. Window sizes in samples."""
 
     wave: float = 1.0  # multi-resolution distance of the whole wave
     bands: float = 1.0  # and of every sub-band
     kl: float = 1e-3
     kl_steps: int = 20_000
+    sizes: tuple[int, ...] = SIZES
+    band_sizes: tuple[int, ...] = (256, 128, 64, 32)  # in samples of a band
 
 
 class WaveObjective:
@@ -43,7 +43,7 @@ class WaveObjective:
         """Give the initial parameters."""
         if self.initial is not None:
             return self.initial
-        params: Params = self.model.init(rng, waves(batch))["params"]
+        params: Params = jax.jit(self.model.init)(rng, waves(batch))["params"]
         return params
 
     def trainable(self, params: Params) -> Params:
@@ -67,8 +67,8 @@ class WaveObjective:
         mean, std, made = told
         ramp = jnp.minimum((step + 1) / self.loss.kl_steps, 1.0)
         return {
-            "wave": multi_resolution_distance(made, wave),
-            "bands": multi_resolution_distance(self._bands(made), self._bands(wave), BAND_SIZES),
+            "wave": multi_resolution_distance(made, wave, self.loss.sizes),
+            "bands": multi_resolution_distance(self._bands(made), self._bands(wave), self.loss.band_sizes),
             "kl": ramp * gaussian_kl(mean, std),
         }, {"std": jnp.mean(std)}
 

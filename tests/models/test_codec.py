@@ -21,7 +21,7 @@ TINY = CodecConfig(
     ),
     transcriber=TranscriberConfig(key_width=2, summary_width=2, width=8, dilations=(1,), embedding=4),
     to_frames=ToFramesConfig(width=8, dilations=(1,), hidden=12, embedding=4, timbre=2),
-    from_frames=FromFramesConfig(width=8, key_width=2, dilations=(1,)),
+    from_frames=FromFramesConfig(width=8, dilations=(1,)),
 )
 MODEL = MidiAudioCodec(TINY)
 

@@ -8,7 +8,7 @@ from score_strategies import notes, quick, quiet
 
 from mfm_jax.axes import FRAME_RATE
 from mfm_jax.music.notes import empty_notes, tidy
-from mfm_jax.music.roll import decode_blocks, decode_roll, frames_roll, roll_to_notes, ticks_roll
+from mfm_jax.music.roll import RollDecoder, decode_roll, frames_roll, roll_to_notes, ticks_roll
 
 pytestmark = quiet
 
@@ -77,7 +77,7 @@ def test_empty():
     assert ticks_roll(empty_notes(), 5).sum() == 0
     assert roll_to_notes(np.zeros((5, 128, 3), np.float32)).shape == (0, 4)
     assert decode_roll(np.zeros((0, 128, 3), np.float32)).shape == (0, 4)
-    assert decode_blocks([]).shape == (0, 4)
+    assert RollDecoder().close().shape == (0, 4)
     assert roll_to_notes(np.zeros((0, 128, 3), np.float32)).shape == (0, 4)
 
 

@@ -75,7 +75,18 @@ def test_names_agree_and_only_the_stage_s_parts_learn(stage):
     wanted = {part for part, tree in objective.trainable(params).items() if all(jax.tree.leaves(tree))}
     assert moved == wanted
     assert all(jnp.isfinite(g).all() for g in jax.tree.leaves(grads))
-    assert CodecObjective(TINY, CodecLoss(stage=stage), params).init(jax.random.key(5), data) is params
+
+
+def test_initial_parts_are_taken_over_and_others_drawn():
+    data = jax.tree.map(jnp.asarray, batch())
+    params = CodecObjective(TINY, CodecLoss()).init(jax.random.key(0), data)
+    part = {"transcriber": params["transcriber"]}
+    mixed = CodecObjective(TINY, CodecLoss(), part).init(jax.random.key(5), data)
+    assert mixed["transcriber"] is params["transcriber"]
+    assert mixed.keys() == params.keys()
+    wrong = {"transcriber": {**params["transcriber"], "key_out": {"kernel": jnp.zeros((1, 1))}}}
+    with pytest.raises(ValueError, match="leave the part out"):
+        CodecObjective(TINY, CodecLoss(), wrong).init(jax.random.key(5), data)
 
 
 def test_measure_gives_every_figure():

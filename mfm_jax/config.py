@@ -1,4 +1,4 @@
-"""Typed configuration: frozen dataclasses, checked by pydantic, written as YAML, overridden by `path=value`."""
+"""Typed configuration: frozen dataclasses checked by pydantic, written as YAML, overridden by `path=value`."""
 
 import dataclasses
 import hashlib
@@ -47,7 +47,7 @@ def load(schema: type[T], *sources: str | Path) -> T:
         else:
             layer = yaml.safe_load(Path(text).read_text()) or {}
         if not isinstance(layer, dict):
-            raise ValueError(f"{text}: a config must be a mapping of names to values, got {type(layer).__name__}")
+            raise ValueError(f"{text}: a config must map names to values, got {type(layer).__name__}")
         values = _merge(values, layer)
     return build(schema, values)
 

@@ -62,9 +62,7 @@ def _codec(rng: jax.Array) -> tuple[CodecConfig, Any]:
             embedding=4,
             **small,
         ),
-        transcriber=TranscriberConfig(
-            key_width=4, summary_width=2, embedding=4, **small
-        ),
+        transcriber=TranscriberConfig(key_width=4, summary_width=2, embedding=4, **small),
         to_frames=ToFramesConfig(hidden=8, embedding=4, timbre=4, **small),
         from_frames=FromFramesConfig(**small),
     )

@@ -21,9 +21,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from mfm_jax.music.audio import read_audio, write_audio
-from mfm_jax.music.midi import read_midi, write_midi
-from mfm_jax.music.notes import Score
 from referee import (
     fluidsynth,
     griffin_lim,
@@ -35,7 +32,10 @@ from referee import (
 )
 
 from mfm_jax.axes import SAMPLE_RATE
+from mfm_jax.music.audio import read_audio, write_audio
 from mfm_jax.music.instruments import CATEGORIES, DRUMS
+from mfm_jax.music.midi import read_midi, write_midi
+from mfm_jax.music.notes import Score
 
 PROMPTS = Path(__file__).with_name("prompts.tsv")
 Rows = dict[str, dict[str, float]]

@@ -1,11 +1,11 @@
-"""Probe a VAE's latent before anything is trained on it: are notes plain in it, does it survive decoding and noise?
+"""Probe a VAE's latent before training on it: are notes plain in it, does it survive decoding and noise?
 
     python tools/probe_latent.py vae.safetensors --train DATA/train --test DATA/test_piano [--json FILE]
 
-A linear probe (ridge regression from a frame and its neighbours to the piano roll) is fitted on some training clips;
-its frame F1 (pitch sounds) and onset F1 (peak within 3 frames) are counted on the test clips, with the latent as it
-is and with noise as a generator would add. Beside them stands the log-spectral distance of the decoded magnitudes
-(spectral head) or of the decoded wave (pqmf head), in dB.
+A linear probe (ridge regression from a frame and its neighbours to the piano roll) is fitted on some training
+clips; its frame F1 (pitch sounds) and onset F1 (peak within 3 frames) are counted on the test clips, with the
+latent as it is and with noise as a generator would add. Beside them stands the log-spectral distance of the
+decoded magnitudes (spectral head) or of the decoded wave (pqmf head), in dB.
 """
 
 import argparse

@@ -15,11 +15,11 @@ from typing import Any
 import mir_eval
 import numpy as np
 import scipy.signal
+
+from mfm_jax.axes import SAMPLE_RATE
 from mfm_jax.music.audio import read_audio, write_audio
 from mfm_jax.music.midi import read_midi
 from mfm_jax.music.notes import notes_in_seconds
-
-from mfm_jax.axes import SAMPLE_RATE
 
 N_FFT, HOP, N_MELS = 2048, 256, 128
 FLOOR = 1e-5  # magnitude floor of every spectral distance, -100 dB

@@ -17,7 +17,7 @@ from mfm_jax.axes import HOP, Frames, Params, Wave
 from mfm_jax.dsp.phase import white_noise
 from mfm_jax.models.vae import VAE, DecoderState
 
-LEAD = 56  # frames to each side that are decoded twice: the predictor's context, and for Griffin-Lim to settle
+LEAD = 56  # frames to each side that are decoded twice: the predictor's context, and Griffin-Lim settles
 FADE = 8  # frames of crossfade
 KEPT = 1_024  # new frames of each window
 WINDOW = KEPT + FADE + 2 * LEAD

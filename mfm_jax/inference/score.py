@@ -19,8 +19,8 @@ ROWS = 4  # instruments encoded at once; more come in further multiples
 # Middle of the range of instruments that share a category with others of another register.
 USUAL_PITCH: dict[int, float] = {
     32: 38, 33: 36, 40: 76, 41: 65, 42: 52, 43: 40, 56: 70, 57: 53, 58: 40, 60: 58, 64: 72, 65: 66, 66: 58,
-    67: 50, 68: 72, 69: 65, 70: 48, 71: 66, 72: 88, 73: 78, 74: 79, 75: 77, 8: 84, 9: 90, 10: 82, 11: 68, 12: 62,
-    13: 80, 14: 66,
+    67: 50, 68: 72, 69: 65, 70: 48, 71: 66, 72: 88, 73: 78, 74: 79, 75: 77, 8: 84, 9: 90, 10: 82, 11: 68,
+    12: 62, 13: 80, 14: 66,
 }  # fmt: skip
 
 
@@ -110,8 +110,8 @@ def decode_score(
 def share_out(notes: np.ndarray, instruments: list[Instrument]) -> list[Track]:
     """Give notes of one category to its instruments, the higher ones to those of higher register.
 
-    The notes of a chord are dealt in order of pitch; a lone note goes to the instrument whose usual range it lies
-    nearest.
+    The notes of a chord are dealt in order of pitch; a lone note goes to the instrument whose usual range it
+    lies nearest.
     """
     if len(instruments) == 1:
         return [Track(instruments[0], notes)]

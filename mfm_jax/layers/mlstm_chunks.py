@@ -1,14 +1,14 @@
 """The inside of the chunkwise mLSTM: a scan over chunks with a hand-written backward pass.
 
-Shapes: G is batch and heads together, N chunks of L steps. `values` carry a last column of ones, so that the last
-column of the memory [G, K, V+1] is the normaliser. With m the running maximum of the stabilised recurrence and b the
-sum of log forget gates from the start of the chunk::
+Shapes: G is batch and heads together, N chunks of L steps. `values` carry a last column of ones, so that the
+last column of the memory [G, K, V+1] is the normaliser. With m the running maximum of the stabilised
+recurrence and b the sum of log forget gates from the start of the chunk::
 
     weight[t, s] = exp(b_t - b_s + i_s - m_t)  (s <= t)       history[t] = exp(b_t + m_before - m_t)
     out = ((q k^T) * weight) values + history * (q memory)    h = out[:V] / (max(|out[V]|, exp(-m)) + eps)
 
-The result depends on gates only through sums i_s + b_t - b_s, wherever k_s meets q_t. Their gradients are therefore
-read off those of q and k: `di_s = k_s.dk_s` and `db_t = q_t.dq_t - k_t.dk_t`, with no sum over L x L.
+The result depends on gates only through sums i_s + b_t - b_s, wherever k_s meets q_t. Their gradients are
+therefore read off those of q and k: `di_s = k_s.dk_s` and `db_t = q_t.dq_t - k_t.dk_t`, with no sum over L x L.
 """
 
 import functools

@@ -267,8 +267,8 @@ class XLSTMStack(nn.Module):
 def split_layers(params: Params) -> Params:
     """Cut the stacked parameters of every stack inside `params` into one set per layer.
 
-    `XLSTMStack` takes either. For loops of single steps, call this once outside the loop: cutting a layer out of
-    the stack copies its weights, which for one step costs more than using them.
+    `XLSTMStack` takes either. For loops of single steps, call this once outside the loop: cutting a layer out
+    of the stack copies its weights, which for one step costs more than using them.
     """
     split: Params = {}
     for name, value in params.items():

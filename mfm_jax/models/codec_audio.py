@@ -68,8 +68,8 @@ class ToFrames(nn.Module):
     """Z to VAE frames.
 
     All context is gathered at the rate of ticks; a frame then reads its tick through a net that knows exactly
-    where in the tick it lies, so that an attack stays sharp. Beside z it is told what the roll decoder reads in
-    z: sound and score then agree, and the net need not learn to read notes a second time.
+    where in the tick it lies, so that an attack stays sharp. Beside z it is told what the roll decoder reads
+    in z: sound and score then agree, and the net need not learn to read notes a second time.
     """
 
     config: ToFramesConfig

@@ -85,7 +85,7 @@ class RollDecoder:
         self._suppression, self._min_length, self._refine = suppression, min_length, refine
         self._found: list[_Candidates] = []
         self._edges: list[_Edges] = []
-        # The last row seen, which waits for the one after it, and the row before that; first a row of silence.
+        # The last row seen, which waits for the one after it, and the row before that; at first silence.
         self._context: Float[np.ndarray, "_ 128 3"] = np.zeros((1, N_PITCHES, N_PLANES), np.float32)
         self._n_steps = 0
 

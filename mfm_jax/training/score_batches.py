@@ -61,7 +61,7 @@ class SplitSource:
 
 
 def score_batches(paths: Sequence[str], settings: ScoreData, split: str = "train") -> grain.IterDataset:
-    """Give batches with the fields of `training.data.codec_batches` that say what is written, not what sounds."""
+    """Give batches with those fields of `training.data.codec_batches` that say what is written."""
     return batches(SplitSource(paths, split), functools.partial(cut_score, settings), settings)
 
 

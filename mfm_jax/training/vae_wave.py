@@ -17,7 +17,7 @@ from mfm_jax.training.vae import Batch, frozen_whitening, gaussian_kl, waves
 
 @config
 class WaveLossConfig:
-    """Weights of the losses; the Kullback-Leibler term's is reached over `kl_steps`. Window sizes in samples."""
+    """Weights of the losses; the Kullback-Leibler term's is reached over `kl_steps`. Windows in samples."""
 
     wave: float = 1.0  # multi-resolution distance of the whole wave
     bands: float = 1.0  # and of every sub-band

@@ -1,4 +1,4 @@
-"""What the tests of both cells share: comparing a float32 cell with its float64 reference, gradients included."""
+"""What the tests of both cells share: a float32 cell against its float64 reference, gradients included."""
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +8,9 @@ import numpy as np
 def assert_matches(cell, reference, inputs, state, reset):
     """Outputs and last state within 1e-4 (relative, norm by norm), gradients of all inputs within 2e-4.
 
-    The objective reads the outputs and the last state. The reference's gradient is probed along random directions by
-    central differences: for Gaussian directions the rms error of the projections estimates the norm of the error.
+    The objective reads the outputs and the last state. The reference's gradient is probed along random
+    directions by central differences: for Gaussian directions the rms error of the projections estimates
+    the norm of the error.
     """
     rng = np.random.default_rng(0)
     want = jax.tree.leaves(reference(*inputs, state=state, reset=reset))

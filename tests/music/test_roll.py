@@ -145,9 +145,10 @@ def test_blocks_give_what_the_whole_gives(seed, cuts, suppression, refine, min_l
     roll[:, 60:63] = np.round(rng.random((90, 3, 3)), 1)
     whole = decode_roll(roll, 0.6, 0.4, suppression, min_length, refine)
     blocks = np.split(roll, sorted(cuts))
-    np.testing.assert_array_equal(
-        decode_blocks(iter(blocks), 0.6, 0.4, suppression, min_length, refine), whole
-    )
+    decoder = RollDecoder(0.6, 0.4, suppression, min_length, refine)
+    for block in blocks:
+        decoder.push(block)
+    np.testing.assert_array_equal(decoder.close(), whole)
     np.testing.assert_array_equal(tidy(whole), whole)
 
 

@@ -30,7 +30,7 @@ def descend(objective, steps, rate):
     @jax.jit
     def step(params, state, key):
         def total(params):
-            losses, metrics = objective.losses(params, batch, key, jnp.zeros((), jnp.int32))
+            losses, _ = objective.losses(params, batch, key, jnp.zeros((), jnp.int32))
             assert losses.keys() == objective.weights.keys()
             return sum(objective.weights[name] * loss for name, loss in losses.items())
 

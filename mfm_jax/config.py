@@ -1,4 +1,4 @@
-"""Typed configuration: frozen dataclasses checked by pydantic, written as YAML, overridden by `path=value`."""
+"""Typed configuration: frozen dataclasses, checked, written as YAML, overridden by `name=value`."""
 
 import dataclasses
 import hashlib
@@ -18,7 +18,8 @@ def config(cls: type[T]) -> type[T]:
     checked = pydantic.dataclasses.dataclass(
         frozen=True, kw_only=True, config=pydantic.ConfigDict(extra="forbid", validate_default=True)
     )
-    return checked(cls)
+    made: Any = checked(cls)
+    return made
 
 
 def build(schema: type[T], values: dict[str, Any]) -> T:

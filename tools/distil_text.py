@@ -104,7 +104,7 @@ def train(
     minutes: float,
     deadline: float,
 ) -> tuple[Params, int]:
-    """Fit the student's pooled embedding to the teacher's: cosine, and similarities in a batch; count the steps."""
+    """Fit the student's pooled embedding to the teacher's: cosine, likeness in a batch; count the steps."""
     model = TextEncoder(config)
     optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam(b2=0.98))
 

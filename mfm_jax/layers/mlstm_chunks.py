@@ -8,7 +8,8 @@ recurrence and b the sum of log forget gates from the start of the chunk::
     out = ((q k^T) * weight) values + history * (q memory)    h = out[:V] / (max(|out[V]|, exp(-m)) + eps)
 
 The result depends on gates only through sums i_s + b_t - b_s, wherever k_s meets q_t. Their gradients are
-therefore read off those of q and k: `di_s = k_s.dk_s` and `db_t = q_t.dq_t - k_t.dk_t`, with no sum over L x L.
+therefore read off those of q and k: `di_s = k_s.dk_s` and `db_t = q_t.dq_t - k_t.dk_t`, with no sum
+over L x L.
 """
 
 import functools

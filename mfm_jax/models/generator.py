@@ -253,7 +253,7 @@ class Generator(nn.Module):
     def summarise(self, beats: Float[Array, "B N D"], plan: Plan, n_sections: int) -> Float[Array, "B S W"]:
         """Beat latents -> learned section summaries [B, S, section_width]."""
         member = sections_of(plan, n_sections)[0]
-        return self.section_coder(beats, place_features(plan, jnp.zeros(plan.count.shape)), member)
+        return self.section_coder(beats, place_features(plan, jnp.zeros(plan.n_sections.shape)), member)
 
     def section_losses(
         self, conditions: Conditions, plan: Plan, summaries: Float[Array, "B S W"]
@@ -267,7 +267,7 @@ class Generator(nn.Module):
 
         vector = jnp.concatenate([summaries, at_start(plan.facts)], -1)
         singles = jnp.stack(
-            [plan.length, plan.label.astype(float), plan.index, plan.section.astype(float)], -1
+            [plan.length, plan.label.astype(float), plan.passed, plan.section.astype(float)], -1
         )
         length, label, start, number = jnp.moveaxis(at_start(singles), -1, 0)
         label = label.astype(int)
@@ -279,7 +279,7 @@ class Generator(nn.Module):
             before[1],
             number,
             start,
-            plan.count.astype(float),
+            plan.n_sections.astype(float),
             conditions.beats,
         )
         hidden, _ = net.level(features, net.level.read(conditions.text_tokens, conditions.text_mask))
@@ -289,7 +289,7 @@ class Generator(nn.Module):
         density = net.density(net.given_length(hidden, length), vector)
         counts = jax.nn.log_softmax(self.counter(conditions))
         count_nll = -jnp.take_along_axis(
-            counts, jnp.clip(plan.count - 1, 0, counts.shape[-1] - 1)[:, None], 1
+            counts, jnp.clip(plan.n_sections - 1, 0, counts.shape[-1] - 1)[:, None], 1
         )
         pick = jnp.clip(length.astype(int) - 1, 0, MAX_SECTION - 1)
         return {

@@ -100,8 +100,8 @@ def start(
         length=zero,
         position=zero,
         section=jnp.full((batch,), -1),
-        count=count,
-        index=zero,
+        n_sections=count,
+        passed=zero,
         beats=beats,
         phase=zero,
         bar=bar_ticks,
@@ -129,8 +129,8 @@ def _write_section(
         state.label[:, None],
         state.length[:, None],
         number.astype(float)[:, None],
-        state.index[:, None],
-        jnp.maximum(state.count, number + 1).astype(float),
+        state.passed[:, None],
+        jnp.maximum(state.n_sections, number + 1).astype(float),
         state.beats,
     )
     hidden, level = net.section.level(features, state.section_level)
@@ -148,7 +148,7 @@ def _write_section(
         length=length,
         position=jnp.zeros_like(state.position),
         section=number,
-        count=jnp.maximum(state.count, number + 1),
+        n_sections=jnp.maximum(state.n_sections, number + 1),
     )
 
     def choose(new: Array, old: Array, axis: int) -> Array:
@@ -161,14 +161,14 @@ def _write_section(
     return state._replace(section_level=chosen, **changed)
 
 
-SECTION_FIELDS = ("vector", "label", "length", "position", "section", "count")
+SECTION_FIELDS = ("vector", "label", "length", "position", "section", "n_sections")
 
 
 def _length_rules(state: GeneratorState, number: Int[Array, " B"]) -> Float[Array, "B K"]:
     """Logits that keep a section's length within the piece's plan and favour whole bars."""
     lengths = jnp.arange(1.0, MAX_SECTION + 1)[None]
-    left = (state.beats - state.index)[:, None]
-    others = jnp.maximum(state.count - number - 1, 0)[:, None]
+    left = (state.beats - state.passed)[:, None]
+    others = jnp.maximum(state.n_sections - number - 1, 0)[:, None]
     low = jnp.where(others > 0, jnp.maximum(left - MAX_SECTION * others, SHORTEST), left)
     high = jnp.where(others > 0, left - SHORTEST * others, left)
     low = jnp.clip(low, 1, MAX_SECTION)
@@ -185,7 +185,7 @@ def _write_beat(
 ) -> tuple[Array, Array, GeneratorState]:
     """Draw the next beat -> its latent, the z that its decoder proposes [B, 12, D], the state."""
     c = net.config
-    batch = state.index.shape[0]
+    batch = state.passed.shape[0]
     plan = Plan(
         section=state.section[:, None],
         position=state.position[:, None],
@@ -194,9 +194,9 @@ def _write_beat(
         facts=state.vector[:, None, c.section_width :],
         phase=state.phase[:, None],
         bar=state.bar[:, None],
-        index=state.index[:, None],
+        passed=state.passed[:, None],
         mask=jnp.ones((batch, 1), bool),
-        count=state.count,
+        n_sections=state.n_sections,
         lag=state.lag,
     )
     features = [
@@ -213,16 +213,16 @@ def _write_beat(
     hidden, level = net.beat.level(inputs, state.beat_level)
     with_wishes, without = hidden[:batch, 0], hidden[batch:, 0]
     hidden = without + sampling.guidance * (with_wishes - without)
-    keys = folded(seeds.beat, state.index.astype(int))
+    keys = folded(seeds.beat, state.passed.astype(int))
     beat = net.beat.density.sample(hidden, keys, sampling.temperature, sampling.beat_spread)
     proposal = net.coder.decode(state.before[:, None], beat[:, None])[:, 0]
-    slot = jax.nn.one_hot(state.index.astype(int) % RING, RING)[..., None]
+    slot = jax.nn.one_hot(state.passed.astype(int) % RING, RING)[..., None]
     state = state._replace(
         beat_level=level,
         ring=state.ring * (1 - slot) + slot * beat[:, None],
         before=beat,
         position=state.position + 1,
-        index=state.index + 1,
+        passed=state.passed + 1,
         phase=(state.phase + TICKS_PER_BEAT) % state.bar,
     )
     return beat, proposal, state
@@ -300,7 +300,7 @@ def write(
         state = call(conditions, for_section, state, seeds, sampling, method=_write_section)
         here = (state.section, state.label, state.position, state.length, state.vector)
         tempo = 100 * 2 ** (state.vector[:, config.section_width] / 4)
-        keys = folded(seeds.tick, state.index.astype(int))
+        keys = folded(seeds.tick, state.passed.astype(int))
         beat, proposal, state = call(for_beat, state, seeds, sampling, method=_write_beat)
         z, state = _write_ticks(call, for_tick, beat, proposal, state, keys, sampling)
         return state, (z, beat, *here, tempo)

@@ -52,8 +52,8 @@ class GeneratorState(NamedTuple):
     length: Float[Array, " B"]
     position: Float[Array, " B"]  # beats of the section already written
     section: Int[Array, " B"]  # its number; -1 before the first
-    count: Int[Array, " B"]  # sections planned
-    index: Float[Array, " B"]  # beats already written
+    n_sections: Int[Array, " B"]  # sections planned
+    passed: Float[Array, " B"]  # beats already written
     beats: Float[Array, " B"]  # beats planned; 0 unknown
     phase: Float[Array, " B"]  # ticks from the bar's start to the next beat
     bar: Float[Array, " B"]  # ticks in a bar
@@ -112,6 +112,6 @@ def pick(
 
 def remembered(state: GeneratorState, steps: Int[Array, " B"]) -> Float[Array, "B N D"]:
     """The latent written `steps` beats before the next one; zeros where there is none."""
-    place = state.index.astype(int) - jnp.minimum(steps, RING)
+    place = state.passed.astype(int) - jnp.minimum(steps, RING)
     slot = jax.nn.one_hot(place % RING, RING) * (place >= 0)[:, None]
     return jnp.einsum("br,brd->bd", slot, state.ring)[:, None]

@@ -26,9 +26,9 @@ class Plan(NamedTuple):
             2 log2(polyphony / 3), (mean pitch - 64) / 6 [B, N, 4].
         phase: ticks since the bar began [B, N].
         bar: ticks in the bar [B, N].
-        index: beats since the piece began [B, N].
+        passed: beats since the piece began [B, N].
         mask: false where the beat is padding [B, N].
-        count: sections in the piece [B].
+        n_sections: sections in the piece [B].
         lag: beats after which the same place in the bar returns [B].
     """
 
@@ -39,9 +39,9 @@ class Plan(NamedTuple):
     facts: Float[Array, "B N M"]
     phase: Float[Array, "B N"]
     bar: Float[Array, "B N"]
-    index: Float[Array, "B N"]
+    passed: Float[Array, "B N"]
     mask: Bool[Array, "B N"]
-    count: Int[Array, " B"]
+    n_sections: Int[Array, " B"]
     lag: Int[Array, " B"]
 
 
@@ -51,7 +51,7 @@ def place_features(plan: Plan, beats: Float[Array, " B"]) -> Float[Array, "B N E
     bars = jnp.floor((plan.position * TICKS_PER_BEAT - plan.phase) / plan.bar + 0.5)  # bar within the section
     to_come = plan.length - plan.position
     known = beats[:, None] > 0
-    left = beats[:, None] - plan.index
+    left = beats[:, None] - plan.passed
     numbers = [
         jnp.sin(turn),
         jnp.cos(turn),
@@ -71,7 +71,7 @@ def place_features(plan: Plan, beats: Float[Array, " B"]) -> Float[Array, "B N E
         to_come / 32,
         (plan.position < 1).astype(turn.dtype),
         (to_come <= 1).astype(turn.dtype),
-        plan.index / (plan.index + 32),
+        plan.passed / (plan.passed + 32),
         jnp.broadcast_to(known, turn.shape).astype(turn.dtype),
         jnp.where(known, jnp.clip(left / 16, 0, 1), 0.0),
         jnp.where(known, jnp.clip(left / 64, 0, 1), 0.0),

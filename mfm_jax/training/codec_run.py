@@ -22,7 +22,7 @@ from mfm_jax.training.score_batches import ScoreData, score_batches
 
 @config
 class Stage:
-    """One `fit`: what is trained, on what crops, how long; with `scores`, on rolls alone, from whole scores."""
+    """One `fit`: what is trained, on what, how long; with `scores`, on rolls alone, from whole scores."""
 
     name: str
     loss: CodecLoss = CodecLoss()

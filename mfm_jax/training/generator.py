@@ -1,5 +1,7 @@
 """The generator's two objectives: beat summaries first, then the densities of all three levels."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -59,10 +61,9 @@ class CoderObjective:
             step: unused.
         """
         z = batch["z"].astype(jnp.float32)
-        variables = {"params": params}
-        wide = self.coder.apply(variables, z, method="encode_wide")
+        wide = self._code(params, z, method="encode_wide")
         wide = wide + self.noise * jax.random.normal(rng, wide.shape)
-        made = self.coder.apply(variables, shift(wide), wide, method="decode_wide")
+        made = self._code(params, shift(wide), wide, method="decode_wide")
         # The first beat's predecessor is unknown here: it is context only.
         truth = jax.lax.stop_gradient(self._decode(z, batch))[:, TICKS_PER_BEAT:]
         guess = self._decode(made, batch)[:, TICKS_PER_BEAT:]
@@ -81,11 +82,17 @@ class CoderObjective:
         both = (guess[..., ONSET] > 0).sum() + (truth[..., ONSET] > 0).sum()
         return losses, {"onset_f1": 2 * hit.sum() / jnp.maximum(both, 1)}
 
+    def _code(self, params: Params, *args: Array, method: str) -> Array:
+        given: Any = self.coder.apply({"params": params}, *args, method=method)
+        return given
+
     def _decode(self, z: Float[Array, "B N K D"], batch: Batch) -> Float[Array, "B T P R"]:
         flat = z.reshape(z.shape[0], -1, z.shape[-1])
-        return self.codec.apply(
-            {"params": self.decoder}, flat, batch["category"], batch["percussion"], method="decode_roll"
+        variables = {"params": self.decoder}
+        roll: Any = self.codec.apply(
+            variables, flat, batch["category"], batch["percussion"], method="decode_roll"
         )
+        return roll
 
 
 def rotate(params: Params, wide: Float[np.ndarray, "M W"], width: int) -> Params:
@@ -157,7 +164,7 @@ class PriorObjective:
         keys = jax.random.split(rng, 4)
         variables = {"params": self.whole(params)}
 
-        def call(method: str, *args: object) -> Array:
+        def call(method: str, *args: Any) -> Any:
             return self.model.apply(variables, *args, method=method)
 
         conditions = Conditions(*(batch[f"wish_{f}"].astype(jnp.float32) for f in Conditions._fields))
@@ -169,7 +176,7 @@ class PriorObjective:
         n_sections = clean.shape[1] // 8
         beats = clean + c.beat.mixture.noise * jax.random.normal(keys[0], clean.shape)
         beats = beats * plan.mask[..., None]
-        summaries = self.model.apply(variables, clean, plan, n_sections, method="summarise")
+        summaries = call("summarise", clean, plan, n_sections)
         fuzzy = summaries + c.section_noise * jax.random.normal(keys[1], summaries.shape)
         losses = dict(call("section_losses", conditions, plan, jax.lax.stop_gradient(fuzzy)))
         beat = call("beat_log_prob", conditions, plan, beats, fuzzy)

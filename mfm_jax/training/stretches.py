@@ -35,7 +35,7 @@ class Stretch(NamedTuple):
     starts: np.ndarray  # beats on which sections begin [S]
     first: int  # beats of the piece before this stretch
     total: int  # beats in the piece
-    count: int  # sections in the piece, estimated where only a stretch of it is here
+    n_sections: int  # sections in the piece, estimated where only a stretch of it is here
     categories: tuple[int, ...]
     measured: Measured
     captions: tuple[str, ...]
@@ -83,7 +83,7 @@ def stretch_of(arrays: Arrays, facts: Facts) -> Stretch:
         starts=starts,
         first=facts["start"],
         total=facts["total"],
-        count=max(count, len(starts)),
+        n_sections=max(count, len(starts)),
         categories=tuple(facts["instruments"]),
         measured=Measured.from_json(facts["measured"]),
         captions=tuple(facts["captions"]),
@@ -242,10 +242,10 @@ def _example(s: Stretch, beats: np.ndarray, settings: BatchConfig, rng: np.rando
         "facts": padded(s.facts),
         "phase": padded(s.phase),
         "bar": padded(s.bar),
-        "index": (s.first + start + np.arange(n)).astype(np.float32),
+        "passed": (s.first + start + np.arange(n)).astype(np.float32),
         "mask": np.arange(n) < length,
-        "count": np.int32(s.count),
-        "lag": np.int32(bar_lag(float(s.bar[start]))),
+        "n_sections": np.asarray(s.n_sections, np.int32),
+        "lag": np.asarray(bar_lag(float(s.bar[start])), np.int32),
     }
 
 

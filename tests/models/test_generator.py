@@ -48,9 +48,9 @@ def plan_of(n=N):
         facts=jax.random.normal(jax.random.key(9), (*shape, 4)),
         phase=(beat * 12 % 48).astype(float),
         bar=jnp.full(shape, 48.0),
-        index=beat.astype(float),
+        passed=beat.astype(float),
         mask=jnp.ones(shape, bool),
-        count=jnp.full((B,), n // 4),
+        n_sections=jnp.full((B,), n // 4),
         lag=jnp.full((B,), 4),
     )
 
@@ -181,7 +181,7 @@ def test_sections_follow_the_plan(params):
         assert starts[0] == 0
         assert lengths.sum() == 16
         assert ((lengths >= 4) & (lengths <= 32)).all()
-        assert len(starts) == state.count[row]
+        assert len(starts) == state.n_sections[row]
 
 
 def test_steps_and_whole_sequence_agree(params):
@@ -196,9 +196,9 @@ def test_steps_and_whole_sequence_agree(params):
         facts=music.vector[..., CONFIG.section_width :],
         phase=index * 12 % 48,
         bar=jnp.full((B, N), 48.0),
-        index=index,
+        passed=index,
         mask=jnp.ones((B, N), bool),
-        count=state.count,
+        n_sections=state.n_sections,
         lag=jnp.full((B,), 4),
     )
 

@@ -87,7 +87,7 @@ def test_long_pieces_are_cut_at_a_bar():
 def test_stretch_is_cut_into_sections():
     stretch = stretch_of(*record())
     assert stretch.starts[0] == 0
-    assert stretch.count == len(stretch.starts)
+    assert stretch.n_sections == len(stretch.starts)
     assert stretch.position[stretch.starts].tolist() == [0] * len(stretch.starts)
     assert np.allclose(stretch.facts[0, 0], 4 * np.log2(0.9))
 

@@ -41,7 +41,7 @@ def generate(
     wish = Wish(seconds, bars, tempo, key, metre, instruments, temperature, guidance)
     plans = understand(prompts, wish)
     engine = _engine(model)
-    names = _numbered([slug(prompt) for prompt in prompts])
+    names = numbered([slug(prompt) for prompt in prompts])
     made = generate_pieces(engine, plans, seeds_of(prompts, seed), wish)
     with staged(out) as scratch:
         for name, piece in zip(names, made):
@@ -60,8 +60,7 @@ def synthesise(files: Sequence[Path], out: Path, model: Path | None) -> None:
     refuse_overwriting(list(files), [out / f"{name}.wav" for name in names])
     engine = _engine(model)
     for file, name in zip(files, names):
-        with staged(out) as scratch:
-            _write_sounding(scratch, name, workflows.synthesise(engine, file), file.name)
+        write_rendering(engine, file, out, name)
         print(out / f"{name}.wav")
 
 
@@ -76,13 +75,41 @@ def transcribe(
     refuse_overwriting(list(files), [out / f"{name}.mid" for name in names])
     engine = _engine(model)
     for file, name in zip(files, names):
-        with staged(out) as scratch:
-            piece = workflows.transcribe(engine, file, instruments, tempo)
-            write_midi(scratch / f"{name}.mid", piece.score)
-            write_notes_csv(scratch / f"{name}.csv", piece.score)
-            draw(scratch / f"{name}.png", file.name, sketch(blocks_of(file)), piece.score)
-            write_json(scratch / f"{name}.json", piece.facts)
+        write_transcription(engine, file, out, name, instruments, tempo)
         print(out / f"{name}.mid")
+
+
+def write_rendering(engine: Engine, file: Path, out: Path, name: str) -> None:
+    """Play one MIDI file into `out/name.wav`, with a picture and the facts.
+
+    Raises:
+        ValueError: not a MIDI file, or no notes in it.
+    """
+    if not read_midi(file).n_notes:
+        raise ValueError(f"{file}: no notes to play")
+    with staged(out) as scratch:
+        _write_sounding(scratch, name, workflows.synthesise(engine, file), file.name)
+
+
+def write_transcription(
+    engine: Engine,
+    file: Path,
+    out: Path,
+    name: str,
+    instruments: str | None = None,
+    tempo: float | None = None,
+) -> None:
+    """Transcribe one recording into `out/name.mid`, `.csv`, a picture and the facts.
+
+    Raises:
+        ValueError: not a recording that can be read.
+    """
+    with staged(out) as scratch:
+        piece = workflows.transcribe(engine, file, instruments, tempo)
+        write_midi(scratch / f"{name}.mid", piece.score)
+        write_notes_csv(scratch / f"{name}.csv", piece.score)
+        draw(scratch / f"{name}.png", file.name, sketch(blocks_of(file)), piece.score)
+        write_json(scratch / f"{name}.json", piece.facts)
 
 
 def resynthesise(
@@ -156,7 +183,7 @@ def _check_recordings(files: Sequence[Path]) -> None:
         check(file)
 
 
-def _numbered(names: Sequence[str]) -> list[str]:
+def numbered(names: Sequence[str]) -> list[str]:
     """Number folders in the order of the prompts: 01-calm-piano-waltz."""
     width = max(2, len(str(len(names))))
     return [f"{number:0{width}d}-{name}" for number, name in enumerate(names, 1)]

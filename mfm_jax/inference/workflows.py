@@ -26,7 +26,7 @@ from mfm_jax.inference.transcription import PIANO
 from mfm_jax.inference.transcription import transcribe as transcribe_blocks
 from mfm_jax.inference.windows import MARGIN_FRAMES, cut, frame_count
 from mfm_jax.music.instruments import Instrument, category_instrument, parse_instruments
-from mfm_jax.music.midi import read_midi
+from mfm_jax.music.midi import MIDI_SUFFIXES, read_midi
 from mfm_jax.music.notes import Score
 from mfm_jax.music.tempo import TempoMap
 
@@ -177,7 +177,7 @@ def open_music(engine: Engine, source: Source | Score, seconds: float | None = N
             if (path / "latents.npz").is_file():
                 z = np.load(path / "latents.npz", allow_pickle=False)["z"]
             path = path / "score.mid"
-        if path.suffix.lower() in (".mid", ".midi", ".smf"):
+        if path.suffix.lower() in MIDI_SUFFIXES:
             score = read_midi(path)
         else:
             score = transcribe_blocks(engine, blocks_of(path, seconds)).score

@@ -82,7 +82,7 @@ class ToFrames(nn.Module):
         frame_ticks: Float[Array, "B F"],
         instruments: Float[Array, "B I"],
         timbre: Float[Array, "B E"],
-    ) -> Float[Array, "B F D"]:
+    ) -> Float[Array, "B F V"]:
         """Synthesise frames; ``timbre`` [B, 2 * latent] are statistics of a recording, or zeros for none."""
         c = self.config
         known = jnp.any(timbre != 0, axis=-1, keepdims=True).astype(z.dtype)
@@ -114,7 +114,7 @@ class FromFrames(nn.Module):
         roll: Float[Array, "B F P R"],
         frame_ticks: Float[Array, "B F"],
         n_ticks: int,
-    ) -> Float[Array, "B T D"]:
+    ) -> Float[Array, "B T V"]:
         """Estimate z.
 
         Args:

@@ -16,6 +16,7 @@ from mfm_jax.music.tempo import TempoMap
 
 MAX_TICKS = 216_000 * TICKS_PER_BEAT  # 12 hours at 300 bpm: beyond that a file is taken for damaged
 MAX_SECONDS = 12 * 3600.0
+MIDI_SUFFIXES = (".mid", ".midi", ".smf")
 DRUM_CHANNEL = 9
 UNITS_PER_TICK = 160  # of files that we write: 1920 a quarter note, a multiple of 96, 120, 384, 480 and 960
 _SUSTAIN, _ALL_SOUND_OFF, _ALL_NOTES_OFF = 64, 120, 123  # controllers

@@ -162,7 +162,7 @@ def _conditions(engine: Engine, plan: Plan) -> Conditions:
     if key.tonic is not None:
         number = key.tonic + (12 if key.mode == "minor" else 0)
 
-    def one(value: float | None) -> Array:
+    def one(value: float | int | None) -> Array:
         return jnp.array([value or 0.0], jnp.float32)
 
     return Conditions(

@@ -67,11 +67,16 @@ class Tape:
             self.loudness.push(block)
             self.samples += len(block)
 
-    def play(self, gain: float = 1.0) -> Iterator[np.ndarray]:
-        """Give the audio in blocks, times a gain, bent below full scale."""
+    def recorded(self) -> Iterator[np.ndarray]:
+        """Give the audio in blocks as it was recorded."""
         self._file.seek(0)
         while data := self._file.read(4 * BLOCK):
-            yield limited(np.frombuffer(data, np.float32), gain)
+            yield np.frombuffer(data, np.float32)
+
+    def play(self, gain: float = 1.0) -> Iterator[np.ndarray]:
+        """Give the audio in blocks, times a gain, bent below full scale."""
+        for block in self.recorded():
+            yield limited(block, gain)
 
     def whole(self, gain: float = 1.0) -> np.ndarray:
         """Give the audio as one array."""

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, ArrayLike, Float
 
 from mfm_jax.axes import Frames, Params, Wave
 from mfm_jax.inference.decoding import stream
@@ -31,12 +31,12 @@ class FrozenVAE:
         part = Engine(place.parent if place.is_file() else place).vae
         return cls(part.module, part.params)
 
-    def encode(self, wave: Wave) -> tuple[Frames, Frames]:
+    def encode(self, wave: Float[ArrayLike, "B S"]) -> tuple[Frames, Frames]:
         """Give mean and standard deviation [B, F, D] of waves [B, S]; F = ceil(S / hop)."""
         mean, std = self._encode(self.params, wave)
         return mean, std
 
-    def decode(self, z: Frames, noise: Array | None = None) -> Wave:
+    def decode(self, z: Float[ArrayLike, "B F D"], noise: Array | None = None) -> Wave:
         """Give the wave [B, F * hop] of latents [B, F, D].
 
         Args:

@@ -103,7 +103,7 @@ def resynthesise(
     if spans:
         after = Tape(play(engine, score))
         length = frames_to_play(score) * HOP
-        tape = Tape(_first(editing.spliced(before.play(), after.play(), spans), length))
+        tape = Tape(_first(editing.spliced(before.recorded(), after.recorded(), spans), length))
     known = {"input": Path(name_of(source)).name, "transpose": transpose, "tempo": tempo, "edits": len(spans)}
     return Sounding(tape, score, facts_of(engine, "resynthesise", **known), gain=before.loudness.gain)
 

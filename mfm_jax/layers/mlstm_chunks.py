@@ -72,12 +72,12 @@ def gate_weights(
 def run(
     q: Float[Array, "N G L K"],
     k: Float[Array, "N G L K"],
-    values: Float[Array, "N G L V+1"],
+    values: Float[Array, "N G L W"],
     igate: Float[Array, "N G L"],
     log_f: Float[Array, "N G L"],
-    memory: Float[Array, "G K V+1"],
+    memory: Float[Array, "G K W"],
     weights: Weights,
-) -> tuple[Float[Array, "N G L V"], Float[Array, "G K V+1"]]:
+) -> tuple[Float[Array, "N G L V"], Float[Array, "G K W"]]:
     """Advance over all chunks; q comes scaled.
 
     `weights` count as constants: the gates they were made of are there to receive their gradients.

@@ -49,29 +49,29 @@ class RollEncoder(nn.Module):
     ) -> Float[Array, "B T D"]:
         """Encode; instruments whose ``mask`` is false do not count."""
         c = self.config
+        n_ticks = rolls.shape[2]
+        # Whole beats: the last one is then the same whether its silence was given or not.
+        rolls = jnp.pad(rolls, ((0, 0), (0, 0), (0, -n_ticks % TICKS_PER_BEAT), (0, 0), (0, 0)))
         batch, parts, length = rolls.shape[:3]
-        kept = rolls * mask[:, :, None, None, None]
-        kept = kept.reshape(batch * parts, length, N_PITCHES * N_PLANES)
+        rolls = rolls * mask[:, :, None, None, None]
+        kept = rolls.reshape(batch * parts, length, N_PITCHES * N_PLANES)
         condition = InstrumentEmbedding(c.embedding)(categories.reshape(-1), percussion.reshape(-1))
         each = nn.silu(FiLM()(nn.Dense(c.instrument_width, bias_init=BIAS)(kept), condition))
         each = FiLM()(TimeConv(c.width, taps(1, causal=True))(each), condition)
         each = each.reshape(batch, parts, length, c.width) * mask[:, :, None, None]
         x = each.sum(axis=1)
-        context = self._context(x, rolls * mask[:, :, None, None, None])
+        context = self._context(x, rolls)
         for dilation in c.dilations:
             x = FilmBlock(dilation=dilation, causal=True)(x, context)
-        return normalised(nn.Dense(c.latent, bias_init=BIAS)(nn.LayerNorm(epsilon=1e-3)(x)))
+        z = normalised(nn.Dense(c.latent, bias_init=BIAS)(nn.LayerNorm(epsilon=1e-3)(x)))
+        return z[:, :n_ticks]
 
     def _context(self, x: Float[Array, "B T D"], rolls: Float[Array, "B I T P R"]) -> Float[Array, "B E"]:
         """Summarise beats by a transformer; silent beats do not count, so padding changes nothing."""
         c = self.config
-        pad = -x.shape[1] % TICKS_PER_BEAT
-        beats = jnp.pad(x, ((0, 0), (0, pad), (0, 0)))
-        beats = beats.reshape(x.shape[0], -1, TICKS_PER_BEAT, x.shape[2]).mean(axis=2)
-        sounding = rolls[..., ONSET : ACTIVE + 1].max(axis=(1, 3, 4))
-        sounding = (
-            jnp.pad(sounding, ((0, 0), (0, pad))).reshape(x.shape[0], -1, TICKS_PER_BEAT).max(axis=2) > 0
-        )
+        beats = x.reshape(x.shape[0], -1, TICKS_PER_BEAT, x.shape[2]).mean(axis=2)
+        loudest = rolls[..., ONSET : ACTIVE + 1].max(axis=(1, 3, 4))
+        sounding = loudest.reshape(x.shape[0], -1, TICKS_PER_BEAT).max(axis=2) > 0
         encoded = Transformer(c.transformer)(nn.Dense(c.transformer.width)(beats), sounding)
         weights = sounding / jnp.maximum(sounding.sum(axis=1, keepdims=True), 1)
         return nn.silu(nn.Dense(c.context)((encoded * weights[..., None]).sum(axis=1)))

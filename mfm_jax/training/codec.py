@@ -113,7 +113,7 @@ class CodecObjective:
         audio = {name: getattr(loss, name) for name in RollLoss._fields}
         audio |= {f"heard_{name}": 0.5 * getattr(loss, name) for name in RollLoss._fields[:2]}
         audio |= {name: getattr(loss, name) for name in ("frames", "change", "latent")}
-        self.weights = score if loss.stage == "score" else score | audio
+        self.weights = {"score": score, "joint": score | audio, "audio": audio}[loss.stage]
 
     def init(self, rng: Array, batch: dict[str, Array]) -> Params:
         """Draw parameters; parts that `initial` has are taken from it."""
@@ -156,8 +156,10 @@ class CodecObjective:
         z = self._apply(variables, rolls, *parts, method="encode_roll")
         z = jax.lax.stop_gradient(z) if frozen else z
         noisy = z + self.settings.noise * jax.random.normal(keys[0], z.shape)
-        named = self._score(variables, batch, rolls, noisy, keys[1])
-        losses = {f"z_{name}": value for name, value in named._asdict().items()}
+        losses = {}
+        if not frozen:
+            named = self._score(variables, batch, rolls, noisy, keys[1])
+            losses = {f"z_{name}": value for name, value in named._asdict().items()}
         if self.settings.stage != "score":
             losses |= self._audio(variables, batch, rolls, z, noisy, keys[2])
         return losses, {}

@@ -75,9 +75,11 @@ def fit(
         about: configs of model and data, kept in every checkpoint; a run begun with others is refused.
 
     Returns:
-        The averaged parameters. SIGTERM and SIGINT end the run early, with a checkpoint.
+        The averaged parameters.
 
     Raises:
+        SystemExit: SIGTERM or SIGINT came: there is a checkpoint, and nothing after `fit` must take the run
+            for finished. The code is 128 and the signal's number.
         ValueError: names of losses and weights differ, or the run was begun with other configs.
         FloatingPointError: no finite loss for some steps.
     """
@@ -158,6 +160,9 @@ def fit(
             signal.signal(number, handler)
         log.close()
         checkpoints.close()
+    if stopped and not ended:
+        print(f"stopped at step {step}; the same command goes on from there", flush=True)
+        raise SystemExit(128 + stopped[0])
     return averaged(state)
 
 

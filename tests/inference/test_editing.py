@@ -54,5 +54,5 @@ def test_a_longer_edit_goes_on_after_the_end() -> None:
 def test_edits() -> None:
     up = edited(BASE, transpose=2)
     assert up.tracks[0].notes[:, 2].tolist() == [62, 66, 69]
-    fast = edited(BASE, tempo=120)
+    fast = edited(BASE, tempo=120.0)
     assert fast.seconds == BASE.seconds / 2

@@ -1,5 +1,6 @@
 """Every workflow end to end on random weights: shapes, files, seeds, promises that need no quality."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -114,8 +115,11 @@ def read_notes(path: Path) -> int:
 
 def test_resynthesis_keeps_untouched_samples(model: MusicModel, wave: np.ndarray) -> None:
     base = model.synthesise([tune(*range(60, 76))])[0]
-    before = model.resynthesise([base.audio], edited=[tune(*range(60, 76))])[0]
-    changed = tune(*range(60, 67), 50, *range(68, 76))
+    before = model.resynthesise([base.audio])[0]
+    heard = before.score
+    assert heard.n_notes
+    added = Track(instrument_of(40), np.array([(7.0 * 12, 7.5 * 12, 50.0, 90.0)]))  # at 3.5 s, 120 bpm
+    changed = dataclasses.replace(heard, tracks=(*heard.tracks, added))
     after = model.resynthesise([base.audio], edited=[changed])[0]
     assert before.audio is not None
     assert after.audio is not None

@@ -111,7 +111,7 @@ def check_refused(code: int, captured: pytest.CaptureFixture[str]) -> str:
     assert code == cli.BAD_INPUT
     assert out == ""
     assert err.count("\n") == 1
-    assert err.startswith("mfm ")
+    assert err.startswith(("mfm ", "mfm: "))
     assert len(err) < 500
     assert "Traceback" not in err
     return err

@@ -9,6 +9,7 @@ from mfm_jax.axes import LATENT, N_CATEGORIES, VAE_LATENT
 from mfm_jax.config import config
 from mfm_jax.layers.film import FiLM, FilmBlock, TimeConv
 from mfm_jax.models.codec_score import normalised
+from mfm_jax.models.codec_voices import Voices, VoicesConfig
 
 KNOTS = (0.0, 1.0, 2.0, 3.0, 4.5, 6.5, 9.0, 13.0, 19.0, 28.0)  # frames from a tick's edge
 
@@ -23,6 +24,7 @@ class ToFramesConfig:
     hidden: int = 288
     embedding: int = 64
     timbre: int = 32  # numbers kept of a recording's own sound
+    voices: VoicesConfig = VoicesConfig()
 
 
 @config
@@ -92,14 +94,20 @@ class ToFrames(nn.Module):
         x = nn.silu(FiLM()(TimeConv(c.width)(read), condition))
         for dilation in c.dilations:
             x = FilmBlock(dilation=dilation)(x, condition)
-        x = TimeConv(c.hidden)(nn.LayerNorm()(x))
-        at = jnp.einsum("bft,btd->bfd", ticks_at(frame_ticks, z.shape[1]), x)
-        place = place_in_tick(frame_ticks)
+        x = nn.LayerNorm()(x)
+        at, place = ticks_at(frame_ticks, z.shape[1]), place_in_tick(frame_ticks)
+        keys = Voices(c.voices)(roll, x, condition, at, place)
+        # The rest: attacks, drums, rooms, whatever keys do not explain.
+        seen = jnp.einsum("bft,btd->bfd", at, TimeConv(c.hidden)(x))
         scale, shift = jnp.split(nn.Dense(2 * c.hidden)(place), 2, axis=-1)
-        h = nn.silu(FiLM()(at * (1 + scale) + shift, condition))
+        h = nn.silu(FiLM()(seen * (1 + scale) + shift, condition))
         h = h + nn.silu(nn.Dense(c.hidden)(h))
-        # A recording's mean frame is told outright: the net is left with what the notes change.
-        return nn.Dense(c.latent)(h) + timbre[:, None, : c.latent]
+        rest = nn.Dense(c.latent, kernel_init=nn.initializers.normal(1e-3))(h)
+        # A recording's equalisation acts on everything alike.
+        colour = nn.Dense(c.latent, use_bias=False, kernel_init=nn.initializers.zeros)(
+            jnp.concatenate([timbre[:, : c.latent], known], axis=-1)
+        )
+        return keys + rest + colour[:, None]
 
 
 class FromFrames(nn.Module):

@@ -74,9 +74,9 @@ class FilmBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "B T D"], condition: Float[Array, "B E"] | None = None
-    ) -> Float[Array, "B T D"]:
-        """Add what the neighbourhood of each step says; ``condition`` steers it, if given."""
+        self, x: Float[Array, "B T *rest"], condition: Float[Array, "B E"] | None = None
+    ) -> Float[Array, "B T *rest"]:
+        """Add what the neighbourhood of each step of [B, T, ..., D] says, steered by ``condition``."""
         width = x.shape[-1]
         y = TimeConv(width, taps(self.dilation, self.causal))(nn.LayerNorm()(x))
         if condition is not None:

@@ -67,11 +67,10 @@ def measure(
     """
     tallies = {name: Tally() for name in ("transcribe", "z_mixture", "z_each", "heard", "resynthesised")}
     distances: list[tuple[float, float]] = []
-    run = jax.jit(_operations, static_argnums=0)
     rng = jax.random.key(seed)
     for number, batch in enumerate(batches):
         arrays = {name: jnp.asarray(value) for name, value in batch.items()}
-        out = jax.device_get(run(model, params, arrays, jax.random.fold_in(rng, number), noise))
+        out = jax.device_get(_run(model, params, arrays, jax.random.fold_in(rng, number), noise))
         distances.append((float(out["distance"]), float(out["trivial"])))
         for b in range(len(batch["latent"])):
             played = _onsets(batch["frame_roll"][b])
@@ -118,9 +117,22 @@ def _operations(
     return {
         **{name: jax.nn.sigmoid(logits) for name, logits in rolls.items()},
         "z_each": [jax.nn.sigmoid(logits) for logits in each],
+        "frames": frames,
         "distance": jnp.abs(frames - latent).mean(),
         "trivial": jnp.abs(latent - latent.mean(axis=1, keepdims=True)).mean(),
     }
+
+
+_run = jax.jit(_operations, static_argnums=0)
+
+
+def panels(model: MidiAudioCodec, params: Params, batch: dict[str, Any]) -> list[Float[np.ndarray, "F _"]]:
+    """Show the first example of a batch: frames true and made, then what sounds, what is heard in both."""
+    arrays = {name: jnp.asarray(value) for name, value in batch.items()}
+    out = jax.device_get(_run(model, params, arrays, jax.random.key(0), 0.0))
+    rolls = batch["frame_roll"][0], out["transcribe"][0], out["resynthesised"][0]
+    frames = batch["latent"][0].astype(np.float32), out["frames"][0]
+    return [*frames, *(roll[..., ACTIVE] + roll[..., ONSET] for roll in rolls)]
 
 
 def _onsets(roll: Float[np.ndarray, "T 128 3"]) -> Notes:

@@ -13,9 +13,10 @@ from mfm_jax.checkpoint import load_weights, save_weights
 from mfm_jax.config import config, digest, to_dict
 from mfm_jax.models.codec import CodecConfig, MidiAudioCodec
 from mfm_jax.training.codec import CodecLoss, CodecObjective
-from mfm_jax.training.codec_measure import measure
+from mfm_jax.training.codec_measure import measure, panels
 from mfm_jax.training.data import ClipData, codec_batches
 from mfm_jax.training.loop import TrainConfig, fit
+from mfm_jax.training.pictures import save_panels
 from mfm_jax.training.records import shards
 from mfm_jax.training.score_batches import ScoreData, score_batches
 
@@ -101,13 +102,16 @@ def _save(model: CodecConfig, stage: str, figures: dict[str, float], path: Path,
 def _sample(
     run: CodecRun, stage: Stage, model: MidiAudioCodec, figures: dict[str, float], params: Params, step: int
 ) -> dict[str, float]:
-    """Measure on every validation folder, and write the weights with their figures."""
+    """Measure on every validation folder, draw an example, and write the weights with their figures."""
     figures.clear()
     settings = ClipData(batch=4, frames=1024, ticks=192, nominal=0.0, mixture=1.0, stray=0.0, seed=1)
     for name, folder in run.valid.items():
         stream = iter(codec_batches(shards(folder), settings, epochs=4))
         batches = itertools.islice(stream, run.measured)
-        found = measure(model, params, batches, stage.loss.noise)
+        first = next(batches)
+        picture = Path(run.out) / "samples" / f"{stage.name}-{step:06d}-{name}.png"
+        save_panels(picture, panels(model, params, first))
+        found = measure(model, params, itertools.chain([first], batches), stage.loss.noise)
         figures.update({f"{name}/{figure}": value for figure, value in found.items()})
     _save(run.model, stage.name, figures, Path(run.out) / "codec.safetensors", params)
     return dict(figures)

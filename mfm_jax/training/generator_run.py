@@ -18,6 +18,7 @@ from mfm_jax.models.summaries import BeatCoder, BeatCoderConfig
 from mfm_jax.models.text import TextConfig, TextEncoder
 from mfm_jax.models.text_loading import load_tokeniser, tokenise
 from mfm_jax.training.generator import CoderLoss, CoderObjective, PriorLoss, PriorObjective, rotate
+from mfm_jax.training.generator_samples import SampleConfig, report
 from mfm_jax.training.loop import TrainConfig, fit
 from mfm_jax.training.stretches import (
     BatchConfig,
@@ -31,6 +32,7 @@ from mfm_jax.training.stretches import (
 
 TEXTS = 64  # captions encoded at once
 BEATS = 512  # beats summarised at once
+SAMPLES, SAMPLE_BEATS = 4, 32  # pieces written at intervals, as MIDI and pictures
 
 
 @config
@@ -90,6 +92,7 @@ def train(run: GeneratorRun) -> Path:
     )
     judged = [next(judge) for _ in range(8)]
     losses = jax.jit(objective.losses)
+    heard = SampleConfig(count=SAMPLES, beats=min(SAMPLE_BEATS, max(len(s.z) for s in held_out)))
 
     def keep(params: Params, step: int) -> None:
         told = {"step": step, **_about(run)}
@@ -97,6 +100,7 @@ def train(run: GeneratorRun) -> Path:
 
     def sample(params: Params, step: int) -> dict[str, float]:
         keep(params, step)
+        report(path, run.data.codec, held_out, out / "samples" / str(step), heard, text)
         rng, start = jax.random.key(0), jnp.array(0)
         found = [losses(params, jax.tree.map(jnp.asarray, b), rng, start)[0] for b in judged]
         return {f"valid_{name}": float(np.mean([f[name] for f in found])) for name in found[0]}

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from mfm_jax.axes import N_CATEGORIES, TICKS_PER_BEAT, Params
+from mfm_jax.axes import ACTIVE, N_CATEGORIES, ONSET, TICKS_PER_BEAT, Params
 from mfm_jax.checkpoint import load_weights
 from mfm_jax.config import build, config
 from mfm_jax.models.codec import CodecConfig, MidiAudioCodec
@@ -23,9 +23,10 @@ from mfm_jax.music.facts import find_key
 from mfm_jax.music.instruments import DRUMS, category_instrument, instrument_of
 from mfm_jax.music.midi import write_midi
 from mfm_jax.music.notes import Notes, Score, Track
-from mfm_jax.music.roll import decode_roll
+from mfm_jax.music.roll import decode_roll, ticks_roll
 from mfm_jax.music.tempo import TempoMap
 from mfm_jax.music.texture import Texture, texture, together
+from mfm_jax.training.pictures import save_panels
 from mfm_jax.training.stretches import Stretch, Text, key_number
 
 
@@ -204,9 +205,13 @@ def _repeat(notes: dict[int, Notes], n_beats: int) -> float:
 
 
 def save(
-    pieces: Sequence[Sampled], stretches: Sequence[Stretch], folder: Path, figures: dict[str, float]
+    pieces: Sequence[Sampled],
+    stretches: Sequence[Stretch],
+    folder: Path,
+    figures: dict[str, float],
+    n_beats: int,
 ) -> None:
-    """Write each piece as MIDI, and the figures."""
+    """Write each piece as MIDI and as a picture of its roll (onsets white), and the figures."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, (piece, s) in enumerate(zip(pieces, stretches)):
         tracks = tuple(
@@ -216,6 +221,9 @@ def save(
         tempo = TempoMap.constant(round(piece.tempo, 1), piece.metre)
         score = dataclasses.replace(Score(tracks, tempo), title=s.captions[0])
         write_midi(folder / f"{number:02d}.mid", score)
+        every = np.concatenate([np.zeros((0, 4)), *piece.notes.values()])
+        roll = ticks_roll(every, n_beats * TICKS_PER_BEAT)
+        save_panels(folder / f"{number:02d}.png", [(roll[..., ACTIVE] + roll[..., ONSET])[:, 21:109]])
     (folder / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
 
 
@@ -239,5 +247,5 @@ def report(
     conditions = wishes_like(chosen, settings.beats, text)
     pieces = draw(model, jax.tree.map(jnp.asarray, params), read, chosen, conditions, settings)
     figures = compare(pieces, chosen, read, settings)
-    save(pieces, chosen, out, figures)
+    save(pieces, chosen, out, figures, settings.beats)
     return figures

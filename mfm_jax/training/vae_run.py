@@ -2,6 +2,7 @@
 
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -9,10 +10,12 @@ import numpy as np
 from mfm_jax.axes import Params
 from mfm_jax.checkpoint import load_weights, save_weights
 from mfm_jax.config import build, config, to_dict
-from mfm_jax.models.vae import VAEConfig
+from mfm_jax.models.vae import VAE, VAEConfig
 from mfm_jax.models.vae_pqmf import PqmfConfig
+from mfm_jax.music.audio import write_audio
 from mfm_jax.training.data import ClipData, audio_batches
 from mfm_jax.training.loop import TrainConfig, fit
+from mfm_jax.training.pictures import save_panels
 from mfm_jax.training.records import shards
 from mfm_jax.training.vae import VAELossConfig, VAEObjective, fitted
 from mfm_jax.training.vae_wave import WaveLossConfig, WaveObjective
@@ -78,6 +81,7 @@ def train(run: VAERun) -> Path:
         )
         if not held:
             return None
+        _show(objective.model, params, held[0], Path(run.out) / "samples" / f"{step:06d}")
         rows = [{**found, **metrics} for found, metrics in (measure(params, batch) for batch in held)]
         return {f"valid/{name}": float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
@@ -86,6 +90,17 @@ def train(run: VAERun) -> Path:
     params = fit(objective, batches, run.train, run.out, sample, about)
     sample(params, run.train.steps)
     return Path(run.out) / "vae.safetensors"
+
+
+def _show(model: VAE, params: Params, batch: dict[str, np.ndarray], path: Path) -> None:
+    """Write the first example and its reconstruction: one after the other as sound, one above the other."""
+    wave = np.asarray(batch["audio"][:1], np.float32) / 32_768
+    variables = {"params": params}
+    latent: Any = model.apply(variables, wave, method="encode")
+    made: Any = model.apply(variables, latent[0], method="decode")
+    again: Any = model.apply(variables, made, method="encode")
+    save_panels(path.with_suffix(".png"), [np.asarray(latent[0][0]), np.asarray(again[0][0])])
+    write_audio(path.with_suffix(".wav"), np.concatenate([wave[0], np.asarray(made[0])]))
 
 
 def make_objective(run: VAERun, initial: Params | None) -> VAEObjective | WaveObjective:

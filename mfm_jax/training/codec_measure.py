@@ -90,7 +90,7 @@ def measure(
 
 
 def _operations(
-    model: MidiAudioCodec, params: Params, batch: dict[str, Any], rng: jax.Array, noise: float
+    model: MidiAudioCodec, params: Params, batch: dict[str, Any], rng: jax.Array, noise: float | jax.Array
 ) -> dict[str, Any]:
     """Run every operation on a batch -> probabilities and distances."""
 

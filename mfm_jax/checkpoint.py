@@ -74,9 +74,7 @@ def load_weights(path: str | Path) -> Weights:
         with safe_open(str(path), framework="np") as file:
             told = file.metadata() or {}
             if told.get("format") != FORMAT:
-                raise ValueError(
-                    f"{path}: not weights of this package ({FORMAT}); other files need `mfm convert`"
-                )
+                raise ValueError(f"{path}: not weights of this package ({FORMAT}); train or choose others")
             for name in file.keys():
                 array = file.get_tensor(name)
                 arrays[name] = array.astype(np.float32) if array.dtype == np.float16 else array
@@ -89,6 +87,12 @@ def weights_hash(path: str | Path) -> str:
     """Give the first 16 hex digits of the file's SHA-256."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def config_hash(path: str | Path) -> str:
+    """Give the first 16 hex digits of the SHA-256 of the config that a weights file carries."""
+    with safe_open(str(path), framework="np") as file:
+        return hashlib.sha256(file.metadata()["config"].encode()).hexdigest()[:16]
 
 
 def flatten(tree: Params) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mfm_jax.axes import HOP, Params
-from mfm_jax.checkpoint import load_weights, weights_hash
+from mfm_jax.checkpoint import config_hash, load_weights, weights_hash
 from mfm_jax.config import build
 from mfm_jax.inference.decoding import stream
 from mfm_jax.models.codec import CodecConfig, MidiAudioCodec
@@ -92,9 +92,12 @@ class Engine:
         return Text(build(TextConfig, config), variables, load_tokeniser(self.folder / "tokenizer.json"))
 
     def facts(self) -> dict[str, Any]:
-        """Name the weights that are used, by their hashes."""
-        files = sorted(path for path in self.folder.glob("*.safetensors"))
-        return {path.stem: weights_hash(path) for path in files}
+        """Name the weights that are used and their configs, by their hashes."""
+        files = sorted(self.folder.glob("*.safetensors"))
+        return {
+            "weights": {path.stem: weights_hash(path) for path in files},
+            "config": {path.stem: config_hash(path) for path in files},
+        }
 
     def encode(self, wave: np.ndarray) -> Float[Array, "F D"]:
         """Encode mono audio [S] at 44.1 kHz to the means of its VAE frames."""

@@ -60,7 +60,7 @@ class Music(NamedTuple):
 
 def facts_of(engine: Engine, workflow: str, **known: Any) -> dict[str, Any]:
     """Collect what it takes to make a result again."""
-    return {"workflow": workflow, "weights": engine.facts(), "versions": versions(), **known}
+    return {"workflow": workflow, **engine.facts(), "versions": versions(), **known}
 
 
 def read_score(source: str | Path | Score) -> Score:

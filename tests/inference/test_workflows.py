@@ -90,7 +90,7 @@ def test_generate_command_writes_everything_twice_the_same(
     facts = json.loads((folder / "params.json").read_text())
     assert facts["prompt"] == "a calm waltz"
     assert facts["seed"] == 0
-    assert set(facts["weights"]) == {"vae", "codec", "generator", "text"}
+    assert set(facts["weights"]) == set(facts["config"]) == {"vae", "codec", "generator", "text"}
     assert len(read_audio(folder / "audio.wav")) == SAMPLE_RATE
 
 

@@ -58,7 +58,7 @@ def test_disturbing_keeps_loud_bands_and_fills_silence():
     assert heard[..., 50].min() > -4
 
 
-@pytest.mark.parametrize("stage", ["score", "joint", "audio", "sound"])
+@pytest.mark.parametrize("stage", ["score", "joint", pytest.param("audio", marks=pytest.mark.slow), "sound"])
 def test_names_agree_and_only_the_stage_s_parts_learn(stage):
     objective = CodecObjective(TINY, CodecLoss(stage=stage))
     data = jax.tree.map(jnp.asarray, batch())

@@ -10,6 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from mfm_jax.cli import Parser
 from mfm_jax.inference.commands import numbered
 from mfm_jax.inference.engine import Engine, keep_compiled_code
 from mfm_jax.inference.generation import Wish, generate, seeds_of, understand
@@ -18,9 +19,7 @@ from mfm_jax.inference.outputs import slug, staged
 
 def main() -> int:
     """Parse the command line and write the folders that are missing."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("prompts", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seconds", type=float, help="length (20, or the prompt's)")
@@ -31,6 +30,8 @@ def main() -> int:
     try:
         lines = [line.strip() for line in options.prompts.read_text(encoding="utf-8").splitlines()]
         prompts = [line for line in lines if line and not line.startswith("#")]
+        if not prompts:
+            raise ValueError(f"{options.prompts}: no prompt in it; write one on a line")
         plans = understand(prompts, wish)
         keep_compiled_code()
         engine = Engine(options.model)

@@ -11,6 +11,7 @@ import functools
 import sys
 from pathlib import Path
 
+from mfm_jax.cli import Parser
 from mfm_jax.inference.commands import write_rendering
 from mfm_jax.inference.engine import Engine, keep_compiled_code
 from mfm_jax.inference.folders import each_file
@@ -19,9 +20,7 @@ from mfm_jax.music.midi import MIDI_SUFFIXES
 
 def main() -> int:
     """Parse the command line and play."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", type=Path, help="folder of weights")

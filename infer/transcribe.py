@@ -11,6 +11,7 @@ import functools
 import sys
 from pathlib import Path
 
+from mfm_jax.cli import Parser
 from mfm_jax.inference.commands import SOUND_SUFFIXES, write_transcription
 from mfm_jax.inference.engine import Engine, keep_compiled_code
 from mfm_jax.inference.folders import each_file
@@ -18,9 +19,7 @@ from mfm_jax.inference.folders import each_file
 
 def main() -> int:
     """Parse the command line and transcribe."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--instruments", help="what plays (default: found by listening)")

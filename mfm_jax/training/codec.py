@@ -153,7 +153,7 @@ class CodecObjective:
             step: unused; the schedule is `fit`'s.
         """
         variables = {"params": params}
-        keys = jax.random.split(rng, 3)
+        keys = jax.random.split(rng, 4)
         frozen = self.settings.stage in ("audio", "sound")
         rolls = jnp.asarray(batch["rolls"], jnp.float32)
         parts = batch["categories"], batch["percussion"], batch["instrument_mask"]
@@ -167,7 +167,7 @@ class CodecObjective:
         if self.settings.stage in ("joint", "audio"):
             losses |= self._listening(variables, batch, rolls, z, keys[2])
         if self.settings.stage != "score":
-            losses |= self._sounding(variables, batch, noisy, keys[2])
+            losses |= self._sounding(variables, batch, noisy, keys[3])
         return losses, {}
 
     def _apply(self, variables: Params, *args: Any, method: str) -> Any:
@@ -200,10 +200,9 @@ class CodecObjective:
         self, variables: Params, batch: dict[str, Array], rolls: Array, z: Array, rng: Array
     ) -> dict[str, Array]:
         """Frames to rolls and to z."""
-        keys = jax.random.split(rng, 3)
         apply = self._apply
         latent = jnp.asarray(batch["latent"], jnp.float32)
-        heard = apply(variables, disturb(latent, keys[0], self.settings), method="listen")
+        heard = apply(variables, disturb(latent, rng, self.settings), method="listen")
         logits = apply(variables, heard, batch["query_category"], batch["query_percussion"], method="answer")
         roll = jnp.asarray(batch["frame_roll"], jnp.float32)
         every = jnp.ones(roll.shape[:2])

@@ -108,7 +108,9 @@ def _sample(
     for name, folder in run.valid.items():
         stream = iter(codec_batches(shards(folder), settings, epochs=4))
         batches = itertools.islice(stream, run.measured)
-        first = next(batches)
+        first = next(batches, None)
+        if first is None:
+            raise ValueError(f"{folder}: fewer than {settings.batch} clips to measure on; prepare more")
         picture = Path(run.out) / "samples" / f"{stage.name}-{step:06d}-{name}.png"
         save_panels(picture, panels(model, params, first))
         found = measure(model, params, itertools.chain([first], batches), stage.loss.noise)

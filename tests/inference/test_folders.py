@@ -69,6 +69,20 @@ def test_scripts_do_a_tree(tmp_path, monkeypatch, weights) -> None:
     assert not (again / "text.mid").exists()
 
 
+def test_bad_lists_and_folders_end_in_one_line(tmp_path, monkeypatch, capsys) -> None:
+    (tmp_path / "empty.txt").write_text("# nothing\n")
+    bad = [
+        ("generate", "empty.txt"),
+        ("generate", "missing.txt"),
+        ("transcribe", "missing"),
+        ("synthesise", "."),
+    ]
+    for name, source in bad:
+        assert script(monkeypatch, name, tmp_path / source, "--out", tmp_path / "out") == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
 def test_prompts_that_were_done_stay_as_they_are(tmp_path, monkeypatch, weights) -> None:
     lines = tmp_path / "prompts.txt"
     lines.write_text("# two of one\na waltz\n\na waltz\n")

@@ -13,6 +13,8 @@ import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
+from mfm_jax.convert.commands import add_kinds
+from mfm_jax.convert.commands import run as run_convert
 from mfm_jax.training.commands import add_stages
 from mfm_jax.training.commands import run as run_data
 
@@ -120,6 +122,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     summary = "prepare training data: see mfm data STAGE --help"
     add_stages(commands.add_parser("data", help=summary, description=summary))
+
+    summary = "weights of other projects -> weights of this one: see mfm convert KIND --help"
+    add_kinds(commands.add_parser("convert", help=summary, description=summary))
     return parser
 
 
@@ -147,8 +152,8 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        if name == "data":
-            run_data(options)
+        if name in ("data", "convert"):
+            (run_data if name == "data" else run_convert)(options)
             return DONE
         from mfm_jax.inference import commands
 

@@ -1,0 +1,32 @@
+"""Foreign weights as commands: `mfm convert KIND FILE --out DIR`.
+
+Heavy imports happen inside the kinds, so that the command line answers at once.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_kinds(parser: argparse.ArgumentParser) -> None:
+    """Add the kinds to a parser; `run` takes what it parses."""
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND", parser_class=type(parser))
+
+    kind = _kind(kinds, "rave", "a RAVE checkpoint (.ckpt) or export (.ts) -> a VAE")
+    kind.add_argument("file", type=Path, metavar="FILE", help="the checkpoint or export")
+    kind.add_argument("--config", type=Path, metavar="config.gin", help="read when it does not lie beside")
+    kind.add_argument("--causal", action="store_true", help="the convolutions look back only")
+    kind.add_argument("--sample-rate", type=int, metavar="R", help="samples a second")
+
+
+def _kind(kinds: Any, name: str, summary: str) -> argparse.ArgumentParser:
+    kind: argparse.ArgumentParser = kinds.add_parser(name, help=summary, description=summary)
+    kind.add_argument("--out", required=True, type=Path, metavar="DIR", help="output folder")
+    return kind
+
+
+def run(options: dict[str, Any]) -> None:
+    """Convert what `add_kinds` parsed; `options` are its arguments by name."""
+    match options.pop("kind"):
+        case "rave":
+            raise ValueError("rave: not written yet")

@@ -4,9 +4,8 @@ A block is pre-norm residual twice over: `x + cell(norm(x))`, then `x + swiglu(n
 share one `scan` over layers: parameters and states carry a leading layer axis, and programs stay small.
 """
 
-import itertools
 import re
-from typing import Literal, NamedTuple, TypeAlias, TypeVar
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +17,8 @@ from mfm_jax.config import config
 from mfm_jax.layers import mlstm, slstm
 from mfm_jax.layers.mlp import SwiGLU, round_up
 from mfm_jax.layers.norm import HeadNorm, RMSNorm
+from mfm_jax.layers.stacking import Remat, apply_blocks, check_positions, repeat_state
 
-S = TypeVar("S", bound=tuple[Array, ...])
 CellState: TypeAlias = mlstm.MLSTMState | slstm.SLSTMState
 
 
@@ -36,7 +35,7 @@ class XLSTMConfig:
     gate_cap: float = 15.0  # gates are `cap * tanh(x / cap)`
     igate_bias: float = -10.0  # at the start every block writes almost nothing
     chunk: int = 64  # steps per chunk of the mLSTM
-    remat: Literal["none", "layer"] = "none"
+    remat: Remat = "none"
 
     def __post_init__(self) -> None:
         """Refuse sizes that do not divide."""
@@ -49,9 +48,7 @@ class XLSTMConfig:
                 f"width={self.width}, qk_ratio={self.qk_ratio}: width and width * qk_ratio must be multiples "
                 f"of heads={self.heads}"
             )
-        outside = [n for n in self.slstm_layers if not 0 <= n < self.layers]
-        if outside:
-            raise ValueError(f"slstm_layers={outside}: positions run from 0 to layers-1={self.layers - 1}")
+        check_positions(self)
 
     @property
     def key_width(self) -> int:
@@ -76,7 +73,7 @@ def initial_state(config: XLSTMConfig, batch: int) -> StackState:
     n_slstm = len(set(config.slstm_layers))
     matrix = mlstm.initial_state(batch, config.heads, config.key_width, config.value_width)
     scalar = slstm.initial_state(batch, config.heads, config.value_width)
-    return StackState(_repeat(matrix, config.layers - n_slstm), _repeat(scalar, n_slstm))
+    return StackState(repeat_state(matrix, config.layers - n_slstm), repeat_state(scalar, n_slstm))
 
 
 def soft_cap(x: Float[Array, "*N"], cap: float) -> Float[Array, "*N"]:
@@ -231,37 +228,9 @@ class XLSTMStack(nn.Module):
         if x.shape[-1] != c.width:
             raise ValueError(f"inputs are {x.shape[-1]} wide but the stack is {c.width}: project them first")
         state = initial_state(c, x.shape[0]) if state is None else state
-        scalars = [n in c.slstm_layers for n in range(c.layers)]
-        done = {False: 0, True: 0}  # layers of each kind so far: where the next group's states start
-        after: dict[bool, list[CellState]] = {False: [], True: []}
-        for number, (scalar, run) in enumerate(itertools.groupby(scalars)):
-            length = len(list(run))
-            start, done[scalar] = done[scalar], done[scalar] + length
-            kind = state.slstm if scalar else state.mlstm
-            group_state = jax.tree.map(lambda a, s=start, n=length: a[s : s + n], kind)
-            name = f"{'slstm' if scalar else 'mlstm'}_{number}"
-            if self.has_variable("params", f"{name}_layer_0"):
-                x, group_state = self._unrolled(x, group_state, reset, scalar, name, length)
-            else:
-                blocks = _scanned(c, length)(c, scalar, name=name)
-                x, group_state = blocks(x, group_state, reset)
-            after[scalar].append(group_state)
-        joined = {
-            kind: jax.tree.map(lambda *parts: jnp.concatenate(parts) if len(parts) > 1 else parts[0], *states)
-            for kind, states in after.items()
-            if states
-        }
-        return RMSNorm(name="out_norm")(x), StackState(joined.get(False), joined.get(True))
-
-    def _unrolled(
-        self, x: Array, states: CellState, reset: Array | None, scalar: bool, name: str, length: int
-    ) -> tuple[Array, CellState]:
-        after = []
-        for layer in range(length):
-            block = XLSTMBlock(self.config, scalar, name=f"{name}_layer_{layer}")
-            x, state = block(x, jax.tree.map(lambda a, n=layer: a[n], states), reset)
-            after.append(state)
-        return x, jax.tree.map(lambda *parts: jnp.stack(parts), *after)
+        states = {False: state.mlstm, True: state.slstm}
+        x, after = apply_blocks(self, XLSTMBlock, c, x, states, reset)
+        return RMSNorm(name="out_norm")(x), StackState(after.get(False), after.get(True))
 
 
 def split_layers(params: Params) -> Params:
@@ -280,23 +249,3 @@ def split_layers(params: Params) -> Params:
         else:
             split[name] = split_layers(value)
     return split
-
-
-def _scanned(config: XLSTMConfig, length: int) -> type[nn.Module]:
-    block = XLSTMBlock
-    if config.remat == "layer":
-        block = nn.remat(block, prevent_cse=False)
-    return nn.scan(
-        block,
-        variable_axes={"params": 0},
-        split_rngs={"params": True},
-        in_axes=(0, nn.broadcast),
-        out_axes=0,
-        length=length,
-    )
-
-
-def _repeat(state: S, times: int) -> S | None:
-    if times == 0:
-        return None
-    return jax.tree.map(lambda a: jnp.broadcast_to(a, (times, *a.shape)), state)

@@ -15,6 +15,8 @@ from typing import Any, NoReturn
 
 from mfm_jax.convert.commands import add_kinds
 from mfm_jax.convert.commands import run as run_convert
+from mfm_jax.evaluation.commands import add_evaluations
+from mfm_jax.evaluation.commands import run as run_evaluation
 from mfm_jax.training.commands import add_stages
 from mfm_jax.training.commands import run as run_data
 
@@ -125,6 +127,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     summary = "weights of other projects -> weights of this one: see mfm convert KIND --help"
     add_kinds(commands.add_parser("convert", help=summary, description=summary))
+
+    summary = "score files of any system: see mfm evaluate KIND --help"
+    add_evaluations(commands.add_parser("evaluate", help=summary, description=summary))
     return parser
 
 
@@ -151,9 +156,10 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     signal.signal(signal.SIGTERM, _terminate)
+    groups = {"data": run_data, "convert": run_convert, "evaluate": run_evaluation}
     try:
-        if name in ("data", "convert"):
-            (run_data if name == "data" else run_convert)(options)
+        if name in groups:
+            groups[name](options)
             return DONE
         from mfm_jax.inference import commands
 

@@ -23,6 +23,10 @@ _SUSTAIN, _ALL_SOUND_OFF, _ALL_NOTES_OFF = 64, 120, 123  # controllers
 _MICROSECONDS = 60e6  # in a minute
 
 
+class NoNotesError(ValueError):
+    """A MIDI file that can be read but holds no notes."""
+
+
 def read_midi(path: str | Path, pedal: bool = True) -> Score:
     """Read a MIDI file (type 0 or 1, any resolution) into a score.
 
@@ -34,7 +38,8 @@ def read_midi(path: str | Path, pedal: bool = True) -> Score:
             pitch begins again.
 
     Raises:
-        ValueError: names the file: missing, empty, no MIDI, damaged, without notes, or too long.
+        ValueError: names the file: missing, empty, no MIDI, damaged, or too long.
+        NoNotesError: a ValueError too: the file holds no notes.
     """
     file = existing(path)
     if file.stat().st_size > MAX_MIDI_BYTES:
@@ -44,7 +49,7 @@ def read_midi(path: str | Path, pedal: bool = True) -> Score:
     try:
         return _score(*smf.parse(file.read_bytes()), pedal)
     except ValueError as error:
-        raise ValueError(f"{file}: {error}") from None
+        raise type(error)(f"{file}: {error}") from None
 
 
 def write_midi(path: str | Path, score: Score) -> None:
@@ -180,10 +185,10 @@ def _score(units_per_quarter: float, has_tempo: bool, tracks: list[list[Event]],
         notes[:, :2] /= units_per_quarter
         parts.append(Track(instrument_of(program, number == DRUM_CHANNEL), tidy(notes)))
     if not parts:
-        raise ValueError("a MIDI file without notes")
+        raise NoNotesError("a MIDI file without notes")
     kept = tuple(part for part in parts if len(part.notes))
     if not kept:
-        raise ValueError("a MIDI file whose notes all have no length")
+        raise NoNotesError("a MIDI file whose notes all have no length")
     score = Score(kept, _tempo_map(tempos, metres, units_per_quarter), _title(tracks))
     if score.end > MAX_TICKS or score.seconds > MAX_SECONDS:
         raise ValueError(

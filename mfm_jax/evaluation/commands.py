@@ -1,0 +1,62 @@
+"""The kinds of evaluation as commands: `mfm evaluate KIND ...`.
+
+Heavy imports happen inside, so that the command line answers at once.
+"""
+
+import argparse
+import shlex
+from pathlib import Path
+from typing import Any
+
+
+def add_evaluations(parser: argparse.ArgumentParser) -> None:
+    """Add the kinds to a parser; `run` takes what it parses."""
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND", parser_class=type(parser))
+    kind = _kind(kinds, "notes", "MIDI against reference MIDI: note, velocity and frame scores")
+    _two_sources(kind, "MIDI files or tables of notes")
+
+
+def _kind(kinds: Any, name: str, summary: str) -> argparse.ArgumentParser:
+    kind: argparse.ArgumentParser = kinds.add_parser(name, help=summary, description=summary)
+    kind.add_argument("--out", required=True, type=Path, metavar="FILE.json", help="the record to write")
+    return kind
+
+
+def _two_sources(kind: argparse.ArgumentParser, what: str) -> None:
+    kind.add_argument(
+        "reference", type=Path, metavar="REF", help=f"{what}: a file, a folder or a .jsonl manifest"
+    )
+    kind.add_argument("generated", type=Path, metavar="GEN", help="what is judged, under the same names")
+
+
+def run(options: dict[str, Any]) -> None:
+    """Run the kind that `add_evaluations` parsed; `options` are its arguments by name.
+
+    Raises:
+        ValueError: bad input, in one line.
+    """
+    from mfm_jax.evaluation import records
+
+    kind, out = options.pop("kind"), options.pop("out")
+    records.check_out(out)
+    command = _spelled(kind, options, out)
+    match kind:
+        case "notes":
+            from mfm_jax.evaluation import notes
+
+            report = notes.evaluate(**options)
+    written = records.save(report, out, command)
+    for line in records.summary(report):
+        print(line)
+    print(written[0])
+
+
+def _spelled(kind: str, options: dict[str, Any], out: Path) -> str:
+    """Give the command line that makes the record again."""
+    words = ["mfm", "evaluate", kind]
+    for name, value in options.items():
+        if name in ("reference", "generated", "manifest"):
+            words.append(str(value))
+        elif value is not None and value is not False:
+            words += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
+    return shlex.join([*words, "--out", str(out)])

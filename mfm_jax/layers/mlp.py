@@ -1,9 +1,14 @@
-"""The gated feed-forward layer SwiGLU (arXiv 2002.05202)."""
+"""Gated feed-forward layers: SwiGLU and its kin (arXiv 2002.05202)."""
+
+from collections.abc import Callable
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
+
+Activation: TypeAlias = Callable[[Array], Array]
 
 
 def round_up(width: float, multiple: int = 64) -> int:
@@ -11,21 +16,25 @@ def round_up(width: float, multiple: int = 64) -> int:
     return -(-int(width) // multiple) * multiple
 
 
-def swiglu(
-    x: Float[Array, "*N D"], up: Float[Array, "D 2 M"], down: Float[Array, "M D2"]
+def gated(
+    x: Float[Array, "*N D"], up: Float[Array, "D 2 M"], down: Float[Array, "M D2"], activation: Activation
 ) -> Float[Array, "*N D2"]:
-    """Compute `(silu(x @ up[:, 0]) * (x @ up[:, 1])) @ down`, both halves of `up` in one product."""
+    """Compute `(activation(x @ up[:, 0]) * (x @ up[:, 1])) @ down`, both halves of `up` in one product."""
     hidden = x @ up.reshape(up.shape[0], -1).astype(x.dtype)
     gate, value = jnp.split(hidden, 2, axis=-1)
-    return (jax.nn.silu(gate) * value) @ down.astype(x.dtype)
+    return (activation(gate) * value) @ down.astype(x.dtype)
 
 
 class SwiGLU(nn.Module):
-    """SwiGLU without biases; `hidden` channels inside, as many channels out as in."""
+    """SwiGLU without biases; `hidden` channels inside, as many channels out as in.
+
+    With another `activation` it is that one's kin, such as GEGLU.
+    """
 
     hidden: int
     up_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
     down_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+    activation: Activation = jax.nn.silu
 
     @nn.compact
     def __call__(self, x: Float[Array, "*N D"]) -> Float[Array, "*N D"]:
@@ -33,4 +42,4 @@ class SwiGLU(nn.Module):
         width = x.shape[-1]
         up = self.param("up_kernel", self.up_init, (width, 2, self.hidden))
         down = self.param("down_kernel", self.down_init, (self.hidden, width))
-        return swiglu(x, up, down)
+        return gated(x, up, down, self.activation)

@@ -91,6 +91,43 @@ def wang_init(width: int, layers: int) -> nn.initializers.Initializer:
     return nn.initializers.normal(2 / (layers * width**0.5))
 
 
+def advance_mlstm(
+    q: Float[Array, "B T H K"],
+    k: Float[Array, "B T H K"],
+    v: Float[Array, "B T H V"],
+    gates: Float[Array, "B T 2 H"],
+    state: mlstm.MLSTMState,
+    reset: Bool[Array, "B T"] | None,
+    chunk: int,
+) -> tuple[Float[Array, "B T H V"], mlstm.MLSTMState]:
+    """Advance the mLSTM cell T steps; T = 1 takes the step form. `gates` are i and f before activation."""
+    if q.shape[1] == 1:
+        step_reset = None if reset is None else reset[:, 0]
+        h, state = mlstm.step(q[:, 0], k[:, 0], v[:, 0], gates[:, 0, 0], gates[:, 0, 1], state, step_reset)
+        return h[:, None], state
+    q, k, v = (a.transpose(0, 2, 1, 3) for a in (q, k, v))
+    i, f = gates.transpose(2, 0, 3, 1)
+    h, state = mlstm.chunkwise(q, k, v, i, f, state, reset, chunk=chunk)
+    return h.transpose(0, 2, 1, 3), state
+
+
+def advance_slstm(
+    i: Float[Array, "B T H D"],
+    f: Float[Array, "B T H D"],
+    z: Float[Array, "B T H D"],
+    o: Float[Array, "B T H D"],
+    recurrent: Float[Array, "4 H D D"],
+    state: slstm.SLSTMState,
+    reset: Bool[Array, "B T"] | None,
+) -> tuple[Float[Array, "B T H D"], slstm.SLSTMState]:
+    """Advance the sLSTM cell T steps; T = 1 takes the step form."""
+    if z.shape[1] == 1:
+        step_reset = None if reset is None else reset[:, 0]
+        h, state = slstm.step(i[:, 0], f[:, 0], z[:, 0], o[:, 0], recurrent, state, step_reset)
+        return h[:, None], state
+    return slstm.scan(i, f, z, o, recurrent, state, reset)
+
+
 class MLSTMLayer(nn.Module):
     """Projections, mLSTM cell, per-head norm, output gate and output projection."""
 
@@ -122,17 +159,7 @@ class MLSTMLayer(nn.Module):
         gates = (x @ gate_kernel.reshape(c.width, -1).astype(x.dtype)).reshape(batch, length, 2, c.heads)
         gates = soft_cap(gates.astype(gate_bias.dtype) + gate_bias[None, None], c.gate_cap)
         q, k, v, o = jnp.split(mixed, (key, 2 * key, 2 * key + value), axis=-1)
-        if length == 1:
-            step_reset = None if reset is None else reset[:, 0]
-            h, state = mlstm.step(
-                q[:, 0], k[:, 0], v[:, 0], gates[:, 0, 0], gates[:, 0, 1], state, step_reset
-            )
-            h = h[:, None]
-        else:
-            q, k, v = (a.transpose(0, 2, 1, 3) for a in (q, k, v))
-            i, f = gates.transpose(2, 0, 3, 1)
-            h, state = mlstm.chunkwise(q, k, v, i, f, state, reset, chunk=c.chunk)
-            h = h.transpose(0, 2, 1, 3)
+        h, state = advance_mlstm(q, k, v, gates, state, reset, c.chunk)
         h = jax.nn.sigmoid(o) * HeadNorm(name="norm")(h)
         return h.reshape(batch, length, c.width) @ out_kernel.astype(x.dtype), state
 
@@ -165,12 +192,7 @@ class SLSTMLayer(nn.Module):
         gates = gates.astype(bias.dtype) + bias[None, None]
         i, f, z, o = jnp.moveaxis(gates, 2, 0)
         i, f = soft_cap(i, c.gate_cap), soft_cap(f, c.gate_cap)
-        if length == 1:
-            step_reset = None if reset is None else reset[:, 0]
-            h, state = slstm.step(i[:, 0], f[:, 0], z[:, 0], o[:, 0], recurrent, state, step_reset)
-            h = h[:, None]
-        else:
-            h, state = slstm.scan(i, f, z, o, recurrent, state, reset)
+        h, state = advance_slstm(i, f, z, o, recurrent, state, reset)
         h = HeadNorm(name="norm")(h.astype(x.dtype))
         return h.reshape(batch, length, c.width) @ out_kernel.astype(x.dtype), state
 

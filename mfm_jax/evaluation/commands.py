@@ -15,6 +15,22 @@ def add_evaluations(parser: argparse.ArgumentParser) -> None:
     kind = _kind(kinds, "notes", "MIDI against reference MIDI: note, velocity and frame scores")
     _two_sources(kind, "MIDI files or tables of notes")
 
+    kind = _kind(kinds, "fad", "audio against reference audio: Frechet and kernel distance of embeddings")
+    _two_sources(kind, "recordings")
+    kind.add_argument(
+        "--embedder",
+        default="vae",
+        help="vae (default), or another with --weights: see README",
+    )
+    kind.add_argument("--weights", type=Path, metavar="FILE", help="the embedder's published weights")
+    kind.add_argument("--seed", type=int, default=0, help="of FAD-infinity's subsamples (0)")
+    kind.add_argument(
+        "--resamples", type=int, default=50, help="of the songs, for the interval (50; 0: none)"
+    )
+    kind.add_argument(
+        "--cache", type=Path, metavar="DIR", help="of embeddings (default: the user's cache folder)"
+    )
+
 
 def _kind(kinds: Any, name: str, summary: str) -> argparse.ArgumentParser:
     kind: argparse.ArgumentParser = kinds.add_parser(name, help=summary, description=summary)
@@ -45,6 +61,12 @@ def run(options: dict[str, Any]) -> None:
             from mfm_jax.evaluation import notes
 
             report = notes.evaluate(**options)
+        case "fad":
+            from mfm_jax.evaluation import fad
+            from mfm_jax.evaluation.embedders import embedder
+
+            network = embedder(options.pop("embedder"), options.pop("weights"))
+            report = fad.evaluate(network=network, **options)
     written = records.save(report, out, command)
     for line in records.summary(report):
         print(line)

@@ -86,6 +86,12 @@ def audio_seconds(path: str | Path) -> float:
         return float(sound.frames / sound.samplerate)
 
 
+def audio_rate(path: str | Path) -> int:
+    """Give a file's sample rate in Hz from its header."""
+    with _open(existing(path)) as sound:
+        return int(sound.samplerate)
+
+
 def write_audio(path: str | Path, wave: Sound, sample_rate: int = SAMPLE_RATE) -> None:
     """Write float samples (+-1, clipped beyond) [S] or [C, S] by the path's suffix, whole or not at all.
 

@@ -31,6 +31,10 @@ def add_evaluations(parser: argparse.ArgumentParser) -> None:
         "--cache", type=Path, metavar="DIR", help="of embeddings (default: the user's cache folder)"
     )
 
+    kind = _kind(kinds, "codec", "rebuilt audio against the originals, beside Opus and Griffin-Lim")
+    _two_sources(kind, "recordings")
+    kind.add_argument("--no-baselines", dest="baselines", action="store_false", help="judge GEN alone")
+
 
 def _kind(kinds: Any, name: str, summary: str) -> argparse.ArgumentParser:
     kind: argparse.ArgumentParser = kinds.add_parser(name, help=summary, description=summary)
@@ -67,6 +71,10 @@ def run(options: dict[str, Any]) -> None:
 
             network = embedder(options.pop("embedder"), options.pop("weights"))
             report = fad.evaluate(network=network, **options)
+        case "codec":
+            from mfm_jax.evaluation import codec
+
+            report = codec.evaluate(**options)
     written = records.save(report, out, command)
     for line in records.summary(report):
         print(line)

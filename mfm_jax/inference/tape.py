@@ -9,7 +9,7 @@ import numpy as np
 import soundfile
 
 from mfm_jax.axes import HOP, SAMPLE_RATE
-from mfm_jax.inference.level import Loudness, limited
+from mfm_jax.dsp.level import Loudness, limited
 from mfm_jax.inference.picture import Sketch
 from mfm_jax.music.audio import check_audio, read_blocks
 from mfm_jax.music.files import replacing

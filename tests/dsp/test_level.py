@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from mfm_jax.axes import SAMPLE_RATE
-from mfm_jax.inference.level import CEILING, KNEE, TARGET_LUFS, Loudness, limited
+from mfm_jax.dsp.level import CEILING, KNEE, TARGET_LUFS, Loudness, limited
 
 
 def loudness(wave: np.ndarray, block: int = 10_000) -> Loudness:

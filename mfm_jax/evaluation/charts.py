@@ -60,6 +60,15 @@ def chart(title: str, x_label: str, y_label: str, series: Sequence[Series]) -> I
     return image
 
 
+def histogram(title: str, x_label: str, values: np.ndarray, reach: float, step: float) -> Image.Image:
+    """Draw how many of the values fall into each step from -reach to reach."""
+    edges = np.arange(-reach, reach + step / 2, step)
+    heights = np.histogram(values, edges)[0].tolist()
+    return chart(
+        title, x_label, "notes", [Series("notes", (edges[:-1] + step / 2).tolist(), heights, "bars")]
+    )
+
+
 def _draw(
     canvas: ImageDraw.ImageDraw, one: Series, colour: tuple[int, int, int], place: Place, half: float
 ) -> None:

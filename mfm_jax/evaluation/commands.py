@@ -35,6 +35,17 @@ def add_evaluations(parser: argparse.ArgumentParser) -> None:
     _two_sources(kind, "recordings")
     kind.add_argument("--no-baselines", dest="baselines", action="store_false", help="judge GEN alone")
 
+    kind = _kind(
+        kinds, "prompts", "music against the prompts it was made for: tempo, key, metre, instruments"
+    )
+    kind.add_argument("manifest", type=Path, metavar="MANIFEST", help="JSON lines, each with a prompt")
+    kind.add_argument("generated", type=Path, metavar="GEN", help="folder of MIDI files, or of mfm generate")
+    kind.add_argument("--weights", type=Path, metavar="WHEEL", help="musicnn's, to judge recordings by tags")
+
+    kind = _kind(kinds, "agreement", "recordings against the scores that came with them, by an outside ear")
+    kind.add_argument("generated", type=Path, metavar="GEN", help="folder of recordings and their MIDI files")
+    kind.add_argument("--referee", default="basic-pitch", help="basic-pitch (default) or transkun")
+
 
 def _kind(kinds: Any, name: str, summary: str) -> argparse.ArgumentParser:
     kind: argparse.ArgumentParser = kinds.add_parser(name, help=summary, description=summary)
@@ -75,6 +86,14 @@ def run(options: dict[str, Any]) -> None:
             from mfm_jax.evaluation import codec
 
             report = codec.evaluate(**options)
+        case "prompts":
+            from mfm_jax.evaluation import prompts
+
+            report = prompts.evaluate(**options)
+        case "agreement":
+            from mfm_jax.evaluation import agreement
+
+            report = agreement.evaluate(options["generated"], options["referee"])
     written = records.save(report, out, command)
     for line in records.summary(report):
         print(line)

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from mfm_jax.evaluation import note_scores as scores
-from mfm_jax.evaluation.charts import Series, chart
+from mfm_jax.evaluation.charts import Series, chart, histogram
 from mfm_jax.evaluation.inputs import described, pair
 from mfm_jax.evaluation.matching import ONSET, ONSET_OFFSET, Pairs, Tolerance, match
 from mfm_jax.evaluation.note_files import NOTE_SUFFIXES, NoteList, read_notes
@@ -241,9 +241,6 @@ def _charts(group: Sequence[FileScores]) -> dict[str, Image.Image]:
         f1 = 2 * hits[there] / (reference + estimate)[there]
         charts[name] = chart(title, label, "F1", [Series("F1", there.tolist(), f1.tolist(), "bars")])
     errors = 1000 * np.concatenate([one.onset_errors for one in group])
-    edges = np.arange(-1000 * ONSET.onset, 1000 * ONSET.onset + ERROR_STEP, ERROR_STEP)
-    heights = np.histogram(errors, edges)[0]
-    middles = (edges[:-1] + ERROR_STEP / 2).tolist()
-    bars = Series("notes", middles, heights.tolist(), "bars")
-    charts["onsets"] = chart("Onset errors of matched notes", "ms, estimate minus reference", "notes", [bars])
+    title, label = "Onset errors of matched notes", "ms, estimate minus reference"
+    charts["onsets"] = histogram(title, label, errors, 1000 * ONSET.onset, ERROR_STEP)
     return charts

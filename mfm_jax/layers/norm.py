@@ -62,3 +62,20 @@ class HeadNorm(nn.Module):
         """Normalise x[..., H, V] over V."""
         scale = self.param("scale", nn.initializers.ones, x.shape[-2:])
         return standardise(x, self.eps) * jnp.expand_dims(scale, range(x.ndim - 2)).astype(x.dtype)
+
+
+class ShiftedNorm(nn.Module):
+    """Layer norm over the last axis, without bias, whose scale is learned as its difference from 1.
+
+    The last `axes` axes have a scale of their own: with 2, every head is normalised by itself.
+    """
+
+    axes: int = 1
+    eps: float = EPS
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*N D"]) -> Float[Array, "*N D"]:
+        """Normalise x[..., D]."""
+        shift = self.param("shift", nn.initializers.zeros, x.shape[-self.axes :])
+        scale = jnp.expand_dims(1 + shift, range(x.ndim - self.axes))
+        return standardise(x, self.eps) * scale.astype(x.dtype)

@@ -6,7 +6,7 @@ names that the same model has in `transformers`) and `xLSTMLMModel` of 2024 (arX
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,8 @@ from mfm_jax.layers.xlstm_2024_layers import XLSTM2024Config
 from mfm_jax.models.xlstm_lm import XLSTMLM, XLSTMLMConfig
 
 LISTED = 12  # names in an error message
+
+Layout: TypeAlias = Literal["single", "fused", "vanilla", "cuda"]
 
 
 class Converted(NamedTuple):
@@ -96,21 +98,22 @@ def from_published(source: Path | Mapping[str, Any]) -> Converted:
 def to_published(
     params: Params,
     config: XLSTMLMConfig,
-    *,
-    weight_mode: Literal["single", "fused"] = "single",
-    backend: Literal["vanilla", "cuda"] = "vanilla",
+    layout: Layout | None = None,
 ) -> dict[str, np.ndarray]:
     """Give the state dict that PyPI `xlstm` loads.
 
     Args:
         params: parameters of `XLSTMLM(config)`, without the name of the collection.
         config: their configuration.
-        weight_mode: of the Large family.
-        backend: of the sLSTM blocks in the family of 2024.
+        layout: of the Large family its weight mode, 'single' (the default) or 'fused'; of 2024's the backend
+            of its sLSTM blocks, 'vanilla' (the default) or 'cuda'.
 
     Raises:
-        ValueError: lists parameters that are missing, unknown or misshapen.
+        ValueError: lists parameters that are missing, unknown or misshapen; the other family's layout.
     """
+    known = ("vanilla", "cuda") if isinstance(config.stack, XLSTM2024Config) else ("single", "fused")
+    if layout is not None and layout not in known:
+        raise ValueError(f"layout '{layout}': these weights have '{known[0]}' and '{known[1]}'")
     flat, shapes = flatten(params), _shapes(config)
     _refuse(
         {
@@ -128,9 +131,9 @@ def to_published(
         whole = np.asarray(flat[place.ours])
         parts = place.row.way.split(whole if place.layer is None else whole[place.layer])
         arrays |= zip(place.theirs, parts)
-    if isinstance(config.stack, XLSTM2024Config):
-        arrays = layouts.vanilla_to_cuda(arrays) if backend == "cuda" else arrays
-    elif weight_mode == "fused":
+    if layout == "cuda":
+        arrays = layouts.vanilla_to_cuda(arrays)
+    elif layout == "fused":
         arrays = layouts.fuse(arrays)
     return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
@@ -169,7 +172,7 @@ def _published_shapes(
     config: XLSTMLMConfig, shapes: dict[str, tuple[int, ...]]
 ) -> dict[str, tuple[int, ...]]:
     """Give the shape of every published tensor: split arrays that take no memory."""
-    published = {}
+    published: dict[str, tuple[int, ...]] = {}
     for place in _places(config):
         shape = shapes[place.ours]
         hollow = np.broadcast_to(np.float32(0), shape if place.layer is None else shape[1:])

@@ -67,12 +67,11 @@ class Block2024(nn.Module):
         """Advance T steps; `depth` runs from 0 in the first block of the stack to 1 in the last."""
         c = self.config
         normed = ShiftedNorm(eps=NORM_EPS, name="cell_norm")(x)
-        if not self.scalar:
-            mixed, state = ConvMLSTMLayer(c, name="cell")(normed, state, reset)
-            return x + mixed, state
-        mixed, state = ConvSLSTMLayer(c, name="cell")(normed, state, reset, depth)
+        layer: type[nn.Module] = ConvSLSTMLayer if self.scalar else ConvMLSTMLayer
+        numbers = (depth,) if self.scalar else ()
+        mixed, state = layer(c, name="cell")(normed, state, reset, *numbers)
         x = x + mixed
-        if c.ffn_factor is not None:
+        if self.scalar and c.ffn_factor is not None:
             up_init, down_init = small_init(c.width), wang_init(c.width, c.layers)
             gelu = partial(jax.nn.gelu, approximate=False)
             feed = SwiGLU(c.ffn_width, up_init, down_init, gelu, name="ffn")

@@ -166,7 +166,13 @@ def main(arguments: list[str] | None = None) -> int:
         getattr(commands, name)(**options)
     except ValueError as error:
         return _report(name, error, BAD_INPUT)
-    except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
+    except (
+        FileNotFoundError,
+        FileExistsError,
+        PermissionError,
+        IsADirectoryError,
+        NotADirectoryError,
+    ) as error:
         return _report(name, f"{error.filename}: {error.strerror}", BAD_INPUT)
     except KeyboardInterrupt:
         return _report(name, "interrupted; nothing unfinished was kept", FAILED)

@@ -18,6 +18,14 @@ def add_kinds(parser: argparse.ArgumentParser) -> None:
     kind.add_argument("--causal", action="store_true", help="the convolutions look back only")
     kind.add_argument("--sample-rate", type=int, metavar="R", help="samples a second")
 
+    kind = _kind(kinds, "xlstm", "weights of PyPI xlstm (Large, or the blocks of 2024) -> a language model")
+    kind.add_argument("file", type=Path, metavar="FILE", help="a .safetensors file, or a folder of shards")
+    kind.add_argument(
+        "--to",
+        choices=["single", "fused", "vanilla", "cuda"],
+        help="the way back: FILE is ours; Large in a weight mode, 2024 for a backend",
+    )
+
 
 def _kind(kinds: Any, name: str, summary: str) -> argparse.ArgumentParser:
     kind: argparse.ArgumentParser = kinds.add_parser(name, help=summary, description=summary)
@@ -30,3 +38,8 @@ def run(options: dict[str, Any]) -> None:
     match options.pop("kind"):
         case "rave":
             raise ValueError("rave: not written yet")
+        case "xlstm":
+            from mfm_jax.convert.xlstm_files import export_file, import_file
+
+            to = options.pop("to")
+            print(import_file(**options) if to is None else export_file(**options, layout=to))

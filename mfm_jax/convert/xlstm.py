@@ -4,6 +4,7 @@ Two families of PyPI `xlstm` 2.0.6: xLSTM Large (arXiv 2503.13427; weight modes 
 names that the same model has in `transformers`) and `xLSTMLMModel` of 2024 (arXiv 2405.04517).
 """
 
+import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -161,10 +162,11 @@ def _places(config: XLSTMLMConfig) -> Iterator[_Place]:
                 yield _Place(f"stack/{name}/{row.ours}", layer, theirs, row)
 
 
+@functools.lru_cache(maxsize=8)
 def _shapes(config: XLSTMLMConfig) -> dict[str, tuple[int, ...]]:
     """Give the shape of every parameter of ours, without making one."""
     model = XLSTMLM(config)
-    abstract = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 2), jnp.int32))
+    abstract = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))
     return {name: leaf.shape for name, leaf in flatten(abstract["params"]).items()}
 
 

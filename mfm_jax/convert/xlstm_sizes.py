@@ -90,7 +90,7 @@ def _sized_2024(found: XLSTM2024Config, tensors: dict[str, Tensor]) -> XLSTMLMCo
     defaults = XLSTM2024Config
     heads, slstm_heads, qkv_block, conv = 1, 1, 1, defaults.conv
     factor, ffn_factor, slstm_conv = defaults.mlstm_factor, found.ffn_factor, found.slstm_conv
-    for _, scalar, positions in runs(found):
+    for _, scalar, positions in reversed(runs(found)):  # the first block of each kind decides
         block = f"{table.BLOCKS_2024}{positions[0]}."
         if scalar:
             slstm_heads = _size(tensors, f"{block}xlstm.fgate.weight", 0)

@@ -25,6 +25,8 @@ def add_kinds(parser: argparse.ArgumentParser) -> None:
         choices=["single", "fused", "vanilla", "cuda"],
         help="the way back: FILE is ours; Large in a weight mode, 2024 for a backend",
     )
+    kind.add_argument("--gate-cap", type=float, metavar="X", help="soft cap of Large's gates (15)")
+    kind.add_argument("--logit-cap", type=float, metavar="X", help="soft cap of logits (Large 30, 2024 none)")
 
 
 def _kind(kinds: Any, name: str, summary: str) -> argparse.ArgumentParser:
@@ -41,5 +43,8 @@ def run(options: dict[str, Any]) -> None:
         case "xlstm":
             from mfm_jax.convert.xlstm_files import export_file, import_file
 
-            to = options.pop("to")
-            print(import_file(**options) if to is None else export_file(**options, layout=to))
+            if options["to"] is None:
+                del options["to"]
+                print(import_file(**options))
+            else:
+                print(export_file(options["file"], options["out"], options["to"]))

@@ -195,6 +195,17 @@ def test_command_there_and_back(tmp_path, family, layout, published, converted):
     assert_same(load_file(tmp_path / "b" / "model.safetensors"), to_published(params, config, layout))
 
 
+def test_command_takes_what_shapes_do_not_tell(tmp_path, published, capsys):
+    for family in FAMILIES:
+        save_file(published[family], tmp_path / f"{family}.safetensors")
+    asked = ["--out", str(tmp_path), "--gate-cap", "9", "--logit-cap", "20"]
+    assert main(["convert", "xlstm", str(tmp_path / "2024.safetensors"), *asked]) == 2
+    assert "gates of the blocks of 2024 have none" in capsys.readouterr().err
+    assert main(["convert", "xlstm", str(tmp_path / "large.safetensors"), *asked]) == 0
+    _, config = load_lm(tmp_path / "xlstm.safetensors")
+    assert (config.stack.gate_cap, config.logit_cap) == (9, 20)
+
+
 def test_command_refuses_pickles_and_leaves_nothing(tmp_path, capsys):
     (tmp_path / "model.pt").write_bytes(b"\x80\x04.")
     assert main(["convert", "xlstm", str(tmp_path / "model.pt"), "--out", str(tmp_path / "out")]) == 2

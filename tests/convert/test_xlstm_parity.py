@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 
 from mfm_jax.convert.xlstm import from_published, to_published
+from mfm_jax.convert.xlstm_files import export_file, import_file
 from mfm_jax.models.xlstm_lm import XLSTMLM
 from tests.convert import published_xlstm as published
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
 torch = pytest.importorskip("torch")
+safetensors_torch = pytest.importorskip("safetensors.torch")
 pytest.importorskip("xlstm")
 pytest.importorskip("mlstm_kernels")
 
@@ -44,6 +46,24 @@ def compare(model, capsys, name):
 def test_large(weight_mode, capsys):
     model = published.large(weight_mode, blocks=12, width=512, heads=8, vocabulary=VOCABULARY)
     compare(model, capsys, f"xLSTMLarge, {weight_mode}, 12 layers")
+
+
+def test_what_we_write_loads_there(tmp_path):
+    from xlstm.xlstm_large.from_pretrained import load_from_pretrained
+
+    model = published.large("single", blocks=1, width=64, heads=4, vocabulary=8)
+    safetensors_torch.save_file(model.state_dict(), tmp_path / "their.safetensors")
+    ours = import_file(tmp_path / "their.safetensors", tmp_path)
+    export_file(ours, tmp_path / "back", "single")
+    loaded = load_from_pretrained(
+        tmp_path / "back",
+        chunkwise_kernel_name="chunkwise--native_autograd",
+        sequence_kernel_name="native_sequence__native",
+        step_kernel_name="native",
+    )
+    assert loaded.config.num_heads == 4
+    for name, weight in model.state_dict().items():
+        np.testing.assert_array_equal(loaded.state_dict()[name], weight)
 
 
 def test_original_with_slstm(capsys):

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from mfm_jax.convert.commands import add_kinds
 from mfm_jax.convert.commands import run as run_convert
-from mfm_jax.evaluation.commands import add_evaluations
+from mfm_jax.evaluation.commands import add_benchmark, add_evaluations, run_benchmark
 from mfm_jax.evaluation.commands import run as run_evaluation
 from mfm_jax.training.commands import add_stages
 from mfm_jax.training.commands import run as run_data
@@ -130,6 +130,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     summary = "score files of any system: see mfm evaluate KIND --help"
     add_evaluations(commands.add_parser("evaluate", help=summary, description=summary))
+    summary = "time every workflow, cold and warm, beside installed peers"
+    add_benchmark(commands.add_parser("benchmark", help=summary, description=summary))
     return parser
 
 
@@ -156,7 +158,8 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     signal.signal(signal.SIGTERM, _terminate)
-    groups = {"data": run_data, "convert": run_convert, "evaluate": run_evaluation}
+    groups = {"data": run_data, "convert": run_convert}
+    groups |= {"evaluate": run_evaluation, "benchmark": run_benchmark}
     try:
         if name in groups:
             groups[name](options)

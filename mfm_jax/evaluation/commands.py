@@ -47,6 +47,32 @@ def add_evaluations(parser: argparse.ArgumentParser) -> None:
     kind.add_argument("--referee", default="basic-pitch", help="basic-pitch (default) or transkun")
 
 
+def add_benchmark(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `mfm benchmark`; `run_benchmark` takes what it parses."""
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE.json", help="the record to write")
+    parser.add_argument("--seconds", type=float, default=24.0, help="of music in each file (24)")
+    parser.add_argument("--workflows", help="such as 'generate,transcribe' (default: all)")
+    parser.add_argument("--model", type=Path, metavar="DIR", help="folder of weights (default: embedded)")
+
+
+def run_benchmark(options: dict[str, Any]) -> None:
+    """Run what `add_benchmark` parsed.
+
+    Raises:
+        ValueError: bad input, in one line.
+    """
+    from mfm_jax.evaluation import records, speed
+
+    seconds, wanted = options["seconds"], options["workflows"]
+    if not 1 <= seconds <= 3600:
+        raise ValueError(f"{seconds:g} seconds: must be from 1 to 3600")
+    records.check_out(options["out"])
+    words = ["mfm", "benchmark", "--seconds", f"{seconds:g}"] + (["--workflows", wanted] if wanted else [])
+    workflows = tuple(wanted.split(",")) if wanted else speed.WORKFLOWS
+    report = speed.benchmark(seconds, workflows, options["model"])
+    _finish(report, options["out"], shlex.join([*words, "--out", str(options["out"])]))
+
+
 def _kind(kinds: Any, name: str, summary: str) -> argparse.ArgumentParser:
     kind: argparse.ArgumentParser = kinds.add_parser(name, help=summary, description=summary)
     kind.add_argument("--out", required=True, type=Path, metavar="FILE.json", help="the record to write")
@@ -94,9 +120,14 @@ def run(options: dict[str, Any]) -> None:
             from mfm_jax.evaluation import agreement
 
             report = agreement.evaluate(options["generated"], options["referee"])
+    _finish(report, out, command)
+
+
+def _finish(report: Any, out: Path, command: str) -> None:
+    from mfm_jax.evaluation import records
+
     written = records.save(report, out, command)
-    for line in records.summary(report):
-        print(line)
+    print("\n".join(records.summary(report)))
     print(written[0])
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import scipy.optimize
 import scipy.signal
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 LAYOUT = ("NWC", "WIO", "NWC")
 
@@ -28,26 +28,45 @@ def analysis(wave: Float[Array, "B S"], bands: int, attenuation: float = 100.0) 
     Raises:
         ValueError: S is not a multiple of `bands`.
     """
-    batch, samples = wave.shape
-    if samples % bands:
-        raise ValueError(f"{samples} samples: must be a multiple of {bands} bands; pad with silence")
-    bank = filter_bank(bands, attenuation)
-    size = bank.shape[1] // bands
-    kernel = bank.reshape(bands, size, bands).transpose(1, 2, 0)
-    blocks = jnp.pad(wave.reshape(batch, -1, bands), ((0, 0), (size // 2, size - 1 - size // 2), (0, 0)))
-    out = lax.conv_general_dilated(blocks, jnp.asarray(kernel), (1,), "VALID", dimension_numbers=LAYOUT)
-    return _turn(out)
+    kernel = analysis_kernel(jnp.asarray(filter_bank(bands, attenuation)))
+    size = kernel.shape[0]
+    pads = (size // 2, size - 1 - size // 2)
+    blocks = blocks_of(wave, bands)
+    return turn(lax.conv_general_dilated(blocks, kernel, (1,), [pads], dimension_numbers=LAYOUT))
 
 
 def synthesis(parts: Float[Array, "B T M"], attenuation: float = 100.0) -> Float[Array, "B S"]:
     """Join bands to a wave [B, T * M]; undoes `analysis`."""
     batch, _, bands = parts.shape
-    bank = filter_bank(bands, attenuation)
-    size = bank.shape[1] // bands
-    kernel = bank.reshape(bands, size, bands)[:, ::-1].transpose(1, 0, 2) * bands
-    blocks = jnp.pad(_turn(parts), ((0, 0), (size - 1 - size // 2, size // 2), (0, 0)))
-    out = lax.conv_general_dilated(blocks, jnp.asarray(kernel), (1,), "VALID", dimension_numbers=LAYOUT)
+    kernel = synthesis_kernel(jnp.asarray(filter_bank(bands, attenuation)))
+    size = kernel.shape[0]
+    pads = (size - 1 - size // 2, size // 2)
+    out = lax.conv_general_dilated(turn(parts), kernel, (1,), [pads], dimension_numbers=LAYOUT)
     return out.reshape(batch, -1)
+
+
+def blocks_of(wave: Float[Array, "B S"], bands: int) -> Float[Array, "B T M"]:
+    """Deal a wave out to the inputs of a convolution with `analysis_kernel`.
+
+    Raises:
+        ValueError: the samples are not a multiple of `bands`.
+    """
+    batch, samples = wave.shape
+    if samples % bands:
+        raise ValueError(f"{samples} samples: must be a multiple of {bands} bands; pad with silence")
+    return wave.reshape(batch, -1, bands)
+
+
+def analysis_kernel(bank: Float[Array, "M n"]) -> Float[Array, "size M M"]:
+    """Kernel from blocks of M samples to M bands; n / M taps, of which the one at n / 2M is centred."""
+    bands = bank.shape[0]
+    return bank.reshape(bands, -1, bands).transpose(1, 2, 0)
+
+
+def synthesis_kernel(bank: Float[Array, "M n"]) -> Float[Array, "size M M"]:
+    """Kernel from M bands to blocks of M samples; with n / 2M - 1 zeros before, it undoes the analysis."""
+    bands = bank.shape[0]
+    return bank.reshape(bands, -1, bands)[:, ::-1].transpose(1, 0, 2) * bands
 
 
 @lru_cache(maxsize=8)
@@ -81,9 +100,9 @@ def prototype(bands: int, attenuation: float) -> np.ndarray:
     return build(float(found[0]))
 
 
-def _turn(parts: Float[Array, "B T M"]) -> Float[Array, "B T M"]:
-    """Negate every other sample of the odd bands."""
+def turn(parts: Float[Array, "B T M"], first: Int[Array, ""] | int = 0) -> Float[Array, "B T M"]:
+    """Negate every other sample of the odd bands; `first` is the index of the first sample."""
     odd = jnp.arange(parts.shape[2]) % 2
-    late = (jnp.arange(parts.shape[1]) + 1) % 2
+    late = (jnp.arange(parts.shape[1]) + first + 1) % 2
     signs = 1 - 2 * late[:, None] * odd[None, :]
     return parts * signs[None].astype(parts.dtype)

@@ -1,0 +1,291 @@
+"""RAVE as a VAE of this package: a wave to a mean and deviation a frame, and back; whole or in blocks."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from mfm_jax.axes import Frames, Wave
+from mfm_jax.dsp.pqmf import analysis_kernel, blocks_of, filter_bank, synthesis_kernel, turn
+from mfm_jax.layers.streams import Past, Span, convolve
+from mfm_jax.models.rave_config import MelConfig, RaveConfig
+from mfm_jax.models.rave_decoder import Decoder, DecoderState, decoder_start, delay_of
+from mfm_jax.models.rave_encoder import encoder_layers
+from mfm_jax.models.rave_gru import GRUStack
+from mfm_jax.models.rave_latent import posterior
+from mfm_jax.models.rave_layers import Chain, Pasts, start
+from mfm_jax.models.rave_mel import hann, log_mel, mel_filters
+
+FOREVER = 2**30  # frames; the length of a stream whose end is not known
+
+Sound = Wave | Float[Array, "B C S"]
+
+
+class EncodeState(NamedTuple):
+    """What a stream remembers between blocks on the way in."""
+
+    bank: Array
+    layers: Pasts
+    frame: Int[Array, ""]
+
+
+class DecodeState(NamedTuple):
+    """What a stream remembers between blocks on the way out."""
+
+    recurrent: Array
+    layers: DecoderState
+    bank: Array
+    frame: Int[Array, ""]
+
+
+class Rave(nn.Module):
+    """RAVE: filter bank, encoder, latent, decoder."""
+
+    config: RaveConfig
+
+    def setup(self) -> None:
+        """Declare the parts; a converted model brings its filter bank and its principal axes."""
+        c = self.config
+        if c.source == "bands" or c.banded:
+            self.bank = self.param("bank", lambda _: _bank(c))
+        if isinstance(c.source, MelConfig):
+            source = c.source
+            self.window = self.param("window", lambda _: jnp.asarray(hann(source.window)))
+            self.filters = self.param("filters", lambda _: jnp.asarray(mel_filters(c.sample_rate, source)))
+        self.encoder = Chain(encoder_layers(c), c.causal)
+        self.decoder = Decoder(c)
+        size = c.latent.size
+        self.axes = self.param("axes", lambda _: jnp.eye(size))
+        self.center = self.param("center", nn.initializers.zeros, (size,))
+        self.fidelity = self.param("fidelity", nn.initializers.zeros, (size,))
+        books = (c.latent.codebooks, c.latent.codes, size)
+        self.codebooks = self.param("codebooks", nn.initializers.normal(), books) if books[0] else None
+        layers = getattr(c.decoder, "recurrent", 0)
+        self.recurrent = GRUStack(layers) if layers else None
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples a second."""
+        return self.config.sample_rate
+
+    @property
+    def hop(self) -> int:
+        """Samples a frame."""
+        return self.config.hop
+
+    @property
+    def latent_dim(self) -> int:
+        """Numbers a frame."""
+        return self.config.latent_dim
+
+    def encode(self, wave: Sound) -> tuple[Frames, Frames]:
+        """Give the mean and standard deviation [B, F, D] of the latent, F = ceil(S / hop).
+
+        Args:
+            wave: [B, S], or [B, channels, S]; a stereo model hears a mono wave on both sides.
+        """
+        return posterior(self.raw(wave), self.config.latent, self.codebooks)
+
+    def raw(self, wave: Sound) -> Frames:
+        """Give what the encoder's last layer does, before it is read as a distribution, vector or codes."""
+        flat = self._flat(wave)
+        flat = jnp.pad(flat, ((0, 0), (0, -flat.shape[1] % self.config.hop)))
+        raw, _, _ = self.encoder(self._read(flat, None, 0)[0])
+        return raw
+
+    def encode_block(self, wave: Sound, state: EncodeState) -> tuple[tuple[Frames, Frames], EncodeState]:
+        """Encode the next block of a stream, a multiple of `hop` samples; as `encode` of the whole."""
+        per_frame = self.config.hop // self.config.bands
+        source, bank = self._read(self._flat(wave), state.bank, state.frame * per_frame)
+        raw, layers, _ = self.encoder(source, state.layers)
+        frame = state.frame + raw.shape[1]
+        return posterior(raw, self.config.latent, self.codebooks), EncodeState(bank, layers, frame)
+
+    def decode(self, latent: Frames, noise: Sound | None = None) -> Sound:
+        """Give the wave [B, F * hop] ([B, channels, F * hop] of a stereo model) of a latent.
+
+        Args:
+            latent: [B, F, D]; with `extra` numbers more where the decoder reads noise beside the latent
+                (zeros unless given).
+            noise: white noise of the wave's shape in -1..1 for the noise branch; None for none.
+        """
+        latent = self.remember(self._filled(latent), None)[0]
+        return self.decode_window(latent, noise)
+
+    def remember(self, latent: Frames, state: Array | None) -> tuple[Frames, Array]:
+        """Run the recurrent layers, where a decoder has them: the one part whose memory has no bound."""
+        if self.recurrent is None:
+            return latent, jnp.zeros((0, *latent.shape[::2]))
+        made: tuple[Frames, Array] = self.recurrent(latent, state)
+        return made
+
+    def decode_window(self, latent: Frames, noise: Sound | None) -> Sound:
+        """Decode what `remember` gave."""
+        samples = latent.shape[1] * self.config.hop
+        bands = None if noise is None else self._noise(noise)
+        parts, _, _ = self.decoder(latent, bands)
+        return self._sound(self._write(parts, None, 0)[0][:, :samples], latent.shape[0])
+
+    def decode_block(
+        self, latent: Frames, noise: Sound | None, state: DecodeState, end: Int[Array, ""] | int = FOREVER
+    ) -> tuple[Sound, DecodeState]:
+        """Decode the next block of a stream: the wave of the whole, `stream_delay` samples late.
+
+        Args:
+            latent: [B, F, D].
+            noise: of the samples that come out.
+            state: from `decode_start`, or from the block before.
+            end: frames of the whole stream, once known; feed zeros beyond it to get the last samples out.
+        """
+        frames = latent.shape[1]
+        x, recurrent = self.remember(self._filled(latent), state.recurrent)
+        span = Span(state.frame, jnp.asarray(end, jnp.int32))
+        bands = None if noise is None else self._noise(noise)
+        made: Any = self.decoder(span.clear(x), bands, state.layers, span)
+        parts, layers, place = made
+        wave, bank = self._write(parts, state.bank, place.first)
+        after = DecodeState(recurrent, layers, bank, state.frame + frames)
+        return self._sound(wave, latent.shape[0]), after
+
+    def __call__(self, wave: Sound) -> Sound:
+        """Encode and decode; touches every parameter."""
+        return self.decode(self.encode(wave)[0])
+
+    def _flat(self, wave: Sound) -> Wave:
+        """Put the channels of [B, C, S] into the batch."""
+        channels = self.config.channels
+        if wave.ndim == 2:
+            wave = jnp.broadcast_to(wave[:, None], (wave.shape[0], channels, wave.shape[1]))
+        if wave.shape[1] != channels:
+            raise ValueError(f"{wave.shape[1]} channels: this model has {channels}; mix the sound to that")
+        return wave.reshape(-1, wave.shape[2])
+
+    def _sound(self, flat: Wave, batch: int) -> Sound:
+        return flat if self.config.channels == 1 else flat.reshape(batch, self.config.channels, -1)
+
+    def _stack(self, parts: Float[Array, "B T M"]) -> Float[Array, "B2 T D"]:
+        """Put the channels that are in the batch side by side: [B * C, T, M] to [B, T, C * M]."""
+        channels = self.config.channels
+        if channels == 1:
+            return parts
+        _, length, bands = parts.shape
+        return parts.reshape(-1, channels, length, bands).swapaxes(1, 2).reshape(-1, length, channels * bands)
+
+    def _unstack(self, parts: Float[Array, "B T M"]) -> Float[Array, "B2 T D"]:
+        """Undo `_stack`."""
+        channels = self.config.channels
+        if channels == 1:
+            return parts
+        batch, length, _ = parts.shape
+        return parts.reshape(batch, length, channels, -1).swapaxes(1, 2).reshape(batch * channels, length, -1)
+
+    def _read(self, flat: Wave, past: Past, first: Int[Array, ""] | int) -> tuple[Frames, Array]:
+        """Give what the encoder reads."""
+        c = self.config
+        if isinstance(c.source, MelConfig):
+            return self._stack(log_mel(flat, self.window, self.filters, c.source)), flat[:, :0]
+        if c.source == "wave" or c.bands == 1:
+            return self._stack(flat[:, :, None]), flat[:, :0]
+        size = c.taps // c.bands
+        left = size if c.causal_bank else size // 2
+        blocks = blocks_of(flat, c.bands)
+        parts, past = convolve(blocks, analysis_kernel(self.bank), (left, size - 1 - left), past)
+        return self._stack(turn(parts, first)), past
+
+    def _write(
+        self, parts: Float[Array, "B T M"], past: Past, first: Int[Array, ""] | int
+    ) -> tuple[Wave, Array]:
+        """Join what the decoder wrote to a wave."""
+        c = self.config
+        parts = self._unstack(parts)
+        if not c.banded or c.bands == 1:
+            return parts.reshape(parts.shape[0], -1), parts[:, :0]
+        size = c.taps // c.bands
+        left = (size - 1 if c.causal_bank else size // 2 - 1) + c.late
+        kernel = synthesis_kernel(self.bank)
+        wave, past = convolve(turn(parts, first), kernel, (left, size - 1 - left), past)
+        return wave.reshape(wave.shape[0], -1), past
+
+    def _noise(self, noise: Sound) -> Float[Array, "B T M"]:
+        """Deal white noise out to the bands."""
+        c = self.config
+        return self._stack(blocks_of(self._flat(noise), c.bands if c.banded else 1))
+
+    def _filled(self, latent: Frames) -> Frames:
+        """Give the decoder all that it reads."""
+        part = self.config.latent
+        missing = part.size + part.extra - latent.shape[2]
+        if missing not in (0, part.extra):
+            raise ValueError(
+                f"{latent.shape[2]} numbers a frame: this model takes {part.size}"
+                + (f", or {part.size + part.extra} with its noise" if part.extra else "")
+            )
+        return jnp.pad(latent, ((0, 0), (0, 0), (0, missing)))
+
+
+def _bank(config: RaveConfig) -> Float[Array, "M n"]:
+    """Design the filter bank, cut or filled up around its centre to the taps of the config."""
+    bank = jnp.asarray(filter_bank(config.bands, config.attenuation))
+    short = (config.taps - bank.shape[1]) // 2
+    return lax.pad(bank, 0.0, ((0, 0, 0), (short, short, 0)))
+
+
+def encode_start(config: RaveConfig, batch: int) -> EncodeState:
+    """Give the state before the first block.
+
+    Raises:
+        ValueError: the model is centred.
+    """
+    _streamable(config)
+    rows = batch * config.channels
+    banked = config.source == "bands" and config.bands > 1
+    reach = config.taps // config.bands if banked else 0
+    bank = jnp.zeros((rows, reach, config.bands)) if banked else jnp.zeros((rows, 0))
+    width = config.channels * (config.bands if config.source == "bands" else 1)
+    layers = start(encoder_layers(config), width, batch)
+    return EncodeState(bank, layers, jnp.zeros((), jnp.int32))
+
+
+def decode_start(config: RaveConfig, batch: int) -> DecodeState:
+    """Give the state before the first block.
+
+    Raises:
+        ValueError: the model is centred.
+    """
+    _streamable(config)
+    rows = batch * config.channels
+    reach = config.taps // config.bands - 1 + config.late if config.banded and config.bands > 1 else 0
+    bank = jnp.zeros((rows, reach, config.bands if config.banded else 1))
+    depth = getattr(config.decoder, "recurrent", 0)
+    recurrent = jnp.zeros((depth, batch, config.latent.size + config.latent.extra))
+    return DecodeState(recurrent, decoder_start(config, batch), bank, jnp.zeros((), jnp.int32))
+
+
+def stream_delay(config: RaveConfig) -> int:
+    """Count the samples by which a stream comes out after what `decode` gives of the whole."""
+    return delay_of(config)[0] * (config.bands if config.banded else 1)
+
+
+def bank_delay(config: RaveConfig) -> int:
+    """Count the samples by which the filter bank, there and back, is late by itself."""
+    causal = config.taps // 2 if config.causal_bank else 0
+    analysis = causal if config.source == "bands" else 0
+    return analysis + (causal + config.late * config.bands if config.banded else 0)
+
+
+def _streamable(config: RaveConfig) -> None:
+    if not config.causal:
+        raise ValueError("this RAVE is centred: it hears what comes later; only a causal one can be streamed")
+    if isinstance(config.source, MelConfig) or config.centred_bank:
+        raise ValueError(
+            "this RAVE has a centred front end, which hears what comes later: it cannot be streamed"
+        )
+
+
+def white(config: RaveConfig, batch: int, samples: int, key: Array) -> Sound:
+    """Draw noise for `decode`, uniform in -1..1."""
+    shape = (batch, samples) if config.channels == 1 else (batch, config.channels, samples)
+    return jax.random.uniform(key, shape, minval=-1.0)

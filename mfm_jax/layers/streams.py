@@ -1,7 +1,9 @@
 """Convolutions over time that can be cut: the past goes in and comes out, so blocks equal the whole.
 
-Every function takes `past`, the samples before the first of `x`; None stands for the whole signal at once,
-with zeros on both sides. Layouts are [B, T, C] and [size, C in, C out]: what XLA likes best on a CPU.
+Every function takes `past`, what it kept of the blocks before; None stands for the whole signal at once, with
+zeros on both sides. A convolution that looks ahead waits in a stream, and so gives its outputs late; delays
+are known in advance, so all shapes are fixed. Layouts are [B, T, C] and [size, C in, C out]: what XLA likes
+best on a CPU.
 """
 
 from typing import NamedTuple
@@ -15,28 +17,23 @@ from mfm_jax.axes import Sequence
 LAYOUT = ("NWC", "WIO", "NWC")
 
 Past = Array | None
+Index = Int[Array, ""]
 
 
 class Span(NamedTuple):
-    """Where a block lies on its own time axis: `first` is the index of its first sample, `end` the length.
+    """Where a block of a stream lies on its own time axis.
 
-    What lies before 0 or from `end` on does not exist and must be zero, as padding is in the whole.
+    What lies before 0 or from the end on does not exist, and must be zero as padding is in the whole.
     """
 
-    first: Int[Array, ""]
-    end: Int[Array, ""]
+    start: Index  # index that the first sample of the block would have without delay
+    end: Index  # length of the whole
+    delay: int  # samples by which the stream is late here
 
-    def up(self, stride: int) -> "Span":
-        """Give the span after `upsample`, which delays a stream by half its stride."""
-        return Span(self.first * stride - stride // 2, self.end * stride)
-
-    def down(self, stride: int) -> "Span":
-        """Give the span after a convolution of this stride."""
-        return Span(self.first // stride, self.end // stride)
-
-    def later(self, delay: int) -> "Span":
-        """Give the span after `delayed`."""
-        return Span(self.first - delay, self.end)
+    @property
+    def first(self) -> Index:
+        """Index of the first sample of the block."""
+        return self.start - self.delay
 
     def clear(self, x: Sequence) -> Sequence:
         """Put zeros where nothing exists."""
@@ -45,32 +42,51 @@ class Span(NamedTuple):
         return jnp.where(exists[None, :, None], x, 0.0)
 
 
+def waiting(left: int, reach: int, stride: int, delay: int) -> tuple[int, int]:
+    """Count what `convolve` keeps of a stream that comes late by `delay`, and the delay of its output.
+
+    Args:
+        left: zeros before the whole.
+        reach: samples between the first and the last that an output sees.
+        stride: of the output.
+        delay: of the input, in its samples.
+
+    Returns:
+        Samples kept (when negative, so many of every block are not needed), and the delay in outputs.
+    """
+    late = max(0, -(-(delay + reach - left - stride + 1) // stride))
+    return late * stride + left - delay, late
+
+
 def convolve(
     x: Sequence,
     kernel: Float[Array, "size C D2"],
     pads: tuple[int, int],
-    past: Past = None,
     stride: int = 1,
     dilation: int = 1,
+    past: Past = None,
+    delay: int = 0,
 ) -> tuple[Float[Array, "B T2 D2"], Array]:
     """Correlate a signal with a kernel.
 
     Args:
-        x: [B, T, C]; T a multiple of the stride when there is a past.
+        x: [B, T, C]; T a multiple of the stride in a stream.
         kernel: [size, C, D].
         pads: zeros before and after the whole; a negative number drops outputs instead.
-        past: [B, pads[0], C], of a stream; `pads[1]` must not be positive then.
         stride: of the output.
         dilation: of the kernel.
+        past: of a stream: [B, kept, C], see `waiting`.
+        delay: of a stream.
 
     Returns:
-        The output, and the past of the next block.
+        The output, in a stream T / stride samples of it, and the past of the next block.
     """
-    left, right = pads
     if past is None:
-        return _correlate(x, kernel, (left, right), stride, dilation), x[:, :0]
-    joined = jnp.concatenate([past, x], axis=1) if left else x
-    return _correlate(joined, kernel, (0, right), stride, dilation), joined[:, joined.shape[1] - left :]
+        return _correlate(x, kernel, pads, stride, dilation), x[:, :0]
+    kept, _ = waiting(pads[0], (kernel.shape[0] - 1) * dilation, stride, delay)
+    joined = jnp.concatenate([past, x], axis=1) if kept > 0 else x[:, -kept:]
+    y = _correlate(joined, kernel, (0, 0), stride, dilation)
+    return y[:, : x.shape[1] // stride], joined[:, joined.shape[1] - max(kept, 0) :]
 
 
 def upsample(
@@ -82,22 +98,25 @@ def upsample(
         x: [B, T, C].
         kernel: [2, C, stride * D]: what an input adds to the second half of its taps, then to the first.
         stride: outputs for an input.
-        past: [B, 1, C]; a stream comes out late by `stride // 2`.
+        past: of a stream: [B, 1, C]. The stream comes out late by `stride // 2` more.
 
     Returns:
         [B, T * stride, D], one more when the stride of a whole is odd, and the past of the next block.
     """
     batch, length, _ = x.shape
-    pair, past_next = convolve(x, kernel, (1, 1 if past is None else 0), past)
+    if past is None:
+        pair, kept = convolve(x, kernel, (1, 1))
+    else:
+        pair, kept = convolve(x, kernel, (1, 0), past=past)
     y = pair.reshape(batch, pair.shape[1] * stride, -1)
     if past is not None:
-        return y, past_next
-    return y[:, stride // 2 : stride // 2 + length * stride + stride % 2], past_next
+        return y, kept
+    return y[:, stride // 2 : stride // 2 + length * stride + stride % 2], kept
 
 
-def delayed(x: Sequence, delay: int, past: Past) -> tuple[Sequence, Array]:
-    """Delay a stream by so many samples; a whole (no past) is not delayed."""
-    if past is None or delay == 0:
+def delayed(x: Sequence, past: Past) -> tuple[Sequence, Array]:
+    """Delay a stream by the length of its past; a whole has none and passes."""
+    if past is None:
         return x, x[:, :0]
     joined = jnp.concatenate([past, x], axis=1)
     return joined[:, : x.shape[1]], joined[:, x.shape[1] :]

@@ -2,17 +2,17 @@
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from mfm_jax.axes import Frames, Wave
 from mfm_jax.dsp.pqmf import analysis_kernel, blocks_of, filter_bank, synthesis_kernel, turn
-from mfm_jax.layers.streams import Past, Span, convolve
-from mfm_jax.models.rave_config import MelConfig, RaveConfig
-from mfm_jax.models.rave_decoder import Decoder, DecoderState, decoder_start, delay_of
+from mfm_jax.layers.streams import Index, Past, Span, convolve, waiting
+from mfm_jax.models.rave_config import DecoderV1Config, MelConfig, RaveConfig
+from mfm_jax.models.rave_decoder import Decoder, DecoderState, decoder_start
 from mfm_jax.models.rave_encoder import encoder_layers
 from mfm_jax.models.rave_gru import GRUStack
 from mfm_jax.models.rave_latent import posterior
@@ -29,7 +29,7 @@ class EncodeState(NamedTuple):
 
     bank: Array
     layers: Pasts
-    frame: Int[Array, ""]
+    frame: Index
 
 
 class DecodeState(NamedTuple):
@@ -38,7 +38,7 @@ class DecodeState(NamedTuple):
     recurrent: Array
     layers: DecoderState
     bank: Array
-    frame: Int[Array, ""]
+    frame: Index
 
 
 class Rave(nn.Module):
@@ -93,16 +93,23 @@ class Rave(nn.Module):
         """Give what the encoder's last layer does, before it is read as a distribution, vector or codes."""
         flat = self._flat(wave)
         flat = jnp.pad(flat, ((0, 0), (0, -flat.shape[1] % self.config.hop)))
-        raw, _, _ = self.encoder(self._read(flat, None, 0)[0])
+        raw, _, _ = self.encoder(self._read(flat)[0])
         return raw
 
-    def encode_block(self, wave: Sound, state: EncodeState) -> tuple[tuple[Frames, Frames], EncodeState]:
-        """Encode the next block of a stream, a multiple of `hop` samples; as `encode` of the whole."""
-        per_frame = self.config.hop // self.config.bands
-        source, bank = self._read(self._flat(wave), state.bank, state.frame * per_frame)
-        raw, layers, _ = self.encoder(source, state.layers)
-        frame = state.frame + raw.shape[1]
-        return posterior(raw, self.config.latent, self.codebooks), EncodeState(bank, layers, frame)
+    def encode_block(
+        self, wave: Sound, state: EncodeState, end: Index | int = FOREVER
+    ) -> tuple[tuple[Frames, Frames], EncodeState]:
+        """Encode the next block of a stream; as `encode` of the whole, some frames late.
+
+        Args:
+            wave: a multiple of `hop` samples.
+            state: from `encode_start`, or from the block before.
+            end: frames of the whole, once known; feed silence beyond it to get the last ones out.
+        """
+        source, bank, span = self._read(self._flat(wave), state.bank, (state.frame, end))
+        raw, layers, _ = self.encoder(source, state.layers, span)
+        after = EncodeState(bank, layers, state.frame + raw.shape[1])
+        return posterior(raw, self.config.latent, self.codebooks), after
 
     def decode(self, latent: Frames, noise: Sound | None = None) -> Sound:
         """Give the wave [B, F * hop] ([B, channels, F * hop] of a stereo model) of a latent.
@@ -127,27 +134,26 @@ class Rave(nn.Module):
         samples = latent.shape[1] * self.config.hop
         bands = None if noise is None else self._noise(noise)
         parts, _, _ = self.decoder(latent, bands)
-        return self._sound(self._write(parts, None, 0)[0][:, :samples], latent.shape[0])
+        return self._sound(self._write(parts)[0][:, :samples], latent.shape[0])
 
     def decode_block(
-        self, latent: Frames, noise: Sound | None, state: DecodeState, end: Int[Array, ""] | int = FOREVER
+        self, latent: Frames, noise: Sound | None, state: DecodeState, end: Index | int = FOREVER
     ) -> tuple[Sound, DecodeState]:
-        """Decode the next block of a stream: the wave of the whole, `stream_delay` samples late.
+        """Decode the next block of a stream: the wave of the whole, some samples late.
 
         Args:
-            latent: [B, F, D].
-            noise: of the samples that come out.
+            latent: [B, F, D], F a multiple of `grain`.
+            noise: white noise of the block, as for `decode`.
             state: from `decode_start`, or from the block before.
-            end: frames of the whole stream, once known; feed zeros beyond it to get the last samples out.
+            end: frames of the whole, once known; feed zeros beyond it to get the last samples out.
         """
-        frames = latent.shape[1]
         x, recurrent = self.remember(self._filled(latent), state.recurrent)
-        span = Span(state.frame, jnp.asarray(end, jnp.int32))
+        span = Span(state.frame, jnp.asarray(end, jnp.int32), 0)
         bands = None if noise is None else self._noise(noise)
         made: Any = self.decoder(span.clear(x), bands, state.layers, span)
-        parts, layers, place = made
-        wave, bank = self._write(parts, state.bank, place.first)
-        after = DecodeState(recurrent, layers, bank, state.frame + frames)
+        parts, layers, span = made
+        wave, bank = self._write(parts, state.bank, span)
+        after = DecodeState(recurrent, layers, bank, state.frame + latent.shape[1])
         return self._sound(wave, latent.shape[0]), after
 
     def __call__(self, wave: Sound) -> Sound:
@@ -182,31 +188,36 @@ class Rave(nn.Module):
         batch, length, _ = parts.shape
         return parts.reshape(batch, length, channels, -1).swapaxes(1, 2).reshape(batch * channels, length, -1)
 
-    def _read(self, flat: Wave, past: Past, first: Int[Array, ""] | int) -> tuple[Frames, Array]:
-        """Give what the encoder reads."""
+    def _read(
+        self, flat: Wave, past: Past = None, place: tuple[Index, Index | int] | None = None
+    ) -> tuple[Frames, Array, Span | None]:
+        """Give what the encoder reads; `place` is the frame where a block of a stream starts, and the end."""
         c = self.config
+        rate = c.hop // c.source_hop
+        span = None
+        if place is not None:
+            span = Span(place[0] * rate, jnp.asarray(place[1], jnp.int32) * rate, _bank_waits(c)[0][1])
         if isinstance(c.source, MelConfig):
-            return self._stack(log_mel(flat, self.window, self.filters, c.source)), flat[:, :0]
+            return self._stack(log_mel(flat, self.window, self.filters, c.source)), flat[:, :0], span
         if c.source == "wave" or c.bands == 1:
-            return self._stack(flat[:, :, None]), flat[:, :0]
-        size = c.taps // c.bands
-        left = size if c.causal_bank else size // 2
+            return self._stack(flat[:, :, None]), flat[:, :0], span
         blocks = blocks_of(flat, c.bands)
-        parts, past = convolve(blocks, analysis_kernel(self.bank), (left, size - 1 - left), past)
-        return self._stack(turn(parts, first)), past
+        parts, past = convolve(blocks, analysis_kernel(self.bank), _bank_pads(c)[0], past=past)
+        parts = self._stack(turn(parts, 0 if span is None else span.first))
+        return (parts if span is None else span.clear(parts)), past, span
 
     def _write(
-        self, parts: Float[Array, "B T M"], past: Past, first: Int[Array, ""] | int
+        self, parts: Float[Array, "B T M"], past: Past = None, span: Span | None = None
     ) -> tuple[Wave, Array]:
         """Join what the decoder wrote to a wave."""
         c = self.config
         parts = self._unstack(parts)
         if not c.banded or c.bands == 1:
             return parts.reshape(parts.shape[0], -1), parts[:, :0]
-        size = c.taps // c.bands
-        left = (size - 1 if c.causal_bank else size // 2 - 1) + c.late
+        turned = turn(parts, 0 if span is None else span.first)
+        delay = 0 if span is None else span.delay
         kernel = synthesis_kernel(self.bank)
-        wave, past = convolve(turn(parts, first), kernel, (left, size - 1 - left), past)
+        wave, past = convolve(turned, kernel, _bank_pads(c)[1], past=past, delay=delay)
         return wave.reshape(wave.shape[0], -1), past
 
     def _noise(self, noise: Sound) -> Float[Array, "B T M"]:
@@ -233,59 +244,62 @@ def _bank(config: RaveConfig) -> Float[Array, "M n"]:
     return lax.pad(bank, 0.0, ((0, 0, 0), (short, short, 0)))
 
 
-def encode_start(config: RaveConfig, batch: int) -> EncodeState:
-    """Give the state before the first block.
+def _bank_pads(config: RaveConfig) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Zeros before and after the whole, in sub-band samples: of the analysis and of the synthesis."""
+    size = config.taps // config.bands
+    into = size if config.causal_bank else size // 2
+    out = (size - 1 if config.causal_bank else size // 2 - 1) + config.late
+    return (into, size - 1 - into), (out, size - 1 - out)
+
+
+def _bank_waits(config: RaveConfig, decoder: int = 0) -> tuple[tuple[int, int], tuple[int, int]]:
+    """What a stream keeps at the filter bank and how late it is after: on the way in and on the way out."""
+    into, out = _bank_pads(config)
+    reach = config.taps // config.bands - 1
+    read = waiting(into[0], reach, 1, 0) if config.source == "bands" and config.bands > 1 else (0, 0)
+    write = waiting(out[0], reach, 1, decoder) if config.banded and config.bands > 1 else (0, decoder)
+    return read, write
+
+
+def encode_start(config: RaveConfig, batch: int) -> tuple[EncodeState, int]:
+    """Give the state before the first block of a stream, and by how many frames its latents are late.
 
     Raises:
-        ValueError: the model is centred.
+        ValueError: the model reads a mel spectrogram.
     """
-    _streamable(config)
-    rows = batch * config.channels
+    if isinstance(config.source, MelConfig):
+        raise ValueError("this RAVE reads spectra that reach half a window ahead: it cannot be streamed")
     banked = config.source == "bands" and config.bands > 1
-    reach = config.taps // config.bands if banked else 0
-    bank = jnp.zeros((rows, reach, config.bands)) if banked else jnp.zeros((rows, 0))
-    width = config.channels * (config.bands if config.source == "bands" else 1)
-    layers = start(encoder_layers(config), width, batch)
-    return EncodeState(bank, layers, jnp.zeros((), jnp.int32))
+    kept, delay = _bank_waits(config)[0]
+    rows, size = batch * config.channels, config.bands
+    bank = jnp.zeros((rows, kept, size)) if banked else jnp.zeros((rows, 0))
+    width = config.channels * (size if config.source == "bands" else 1)
+    layers, late = start(encoder_layers(config), config.causal, width, batch, delay)
+    return EncodeState(bank, layers, jnp.zeros((), jnp.int32)), late
 
 
-def decode_start(config: RaveConfig, batch: int) -> DecodeState:
-    """Give the state before the first block.
-
-    Raises:
-        ValueError: the model is centred.
-    """
-    _streamable(config)
-    rows = batch * config.channels
-    reach = config.taps // config.bands - 1 + config.late if config.banded and config.bands > 1 else 0
-    bank = jnp.zeros((rows, reach, config.bands if config.banded else 1))
+def decode_start(config: RaveConfig, batch: int) -> tuple[DecodeState, int]:
+    """Give the state before the first block of a stream, and by how many samples its sound is late."""
+    layers, delay = decoder_start(config, batch)
+    kept, late = _bank_waits(config, delay)[1]
+    step = config.bands if config.banded else 1
+    bank = jnp.zeros((batch * config.channels, kept, step))
     depth = getattr(config.decoder, "recurrent", 0)
     recurrent = jnp.zeros((depth, batch, config.latent.size + config.latent.extra))
-    return DecodeState(recurrent, decoder_start(config, batch), bank, jnp.zeros((), jnp.int32))
+    return DecodeState(recurrent, layers, bank, jnp.zeros((), jnp.int32)), late * step
 
 
-def stream_delay(config: RaveConfig) -> int:
-    """Count the samples by which a stream comes out after what `decode` gives of the whole."""
-    return delay_of(config)[0] * (config.bands if config.banded else 1)
+def grain(config: RaveConfig) -> int:
+    """Count the frames of which a block given to `decode_block` must have a multiple."""
+    part = config.decoder
+    spans = [part.noise.size] if part.noise else []
+    spans += [part.loud_stride] if isinstance(part, DecoderV1Config) else []
+    frame = config.hop // (config.bands if config.banded else 1)
+    return int(np.lcm.reduce([frame, *spans])) // frame
 
 
 def bank_delay(config: RaveConfig) -> int:
-    """Count the samples by which the filter bank, there and back, is late by itself."""
+    """Count the samples by which the filter bank, there and back, is late by itself, streamed or not."""
     causal = config.taps // 2 if config.causal_bank else 0
     analysis = causal if config.source == "bands" else 0
     return analysis + (causal + config.late * config.bands if config.banded else 0)
-
-
-def _streamable(config: RaveConfig) -> None:
-    if not config.causal:
-        raise ValueError("this RAVE is centred: it hears what comes later; only a causal one can be streamed")
-    if isinstance(config.source, MelConfig) or config.centred_bank:
-        raise ValueError(
-            "this RAVE has a centred front end, which hears what comes later: it cannot be streamed"
-        )
-
-
-def white(config: RaveConfig, batch: int, samples: int, key: Array) -> Sound:
-    """Draw noise for `decode`, uniform in -1..1."""
-    shape = (batch, samples) if config.channels == 1 else (batch, config.channels, samples)
-    return jax.random.uniform(key, shape, minval=-1.0)

@@ -198,9 +198,7 @@ class RaveConfig:
 
     def __post_init__(self) -> None:
         """Refuse parts of different rates."""
-        step = self.bands if self.source == "bands" else 1
-        step = self.source.hop if isinstance(self.source, MelConfig) else step
-        read = step * int(np.prod(self.encoder.ratios))
+        read = self.source_hop * int(np.prod(self.encoder.ratios))
         if read != self.hop:
             raise ValueError(
                 f"a frame of the encoder is {read} samples, of the decoder {self.hop}: "
@@ -213,6 +211,13 @@ class RaveConfig:
     def causal_bank(self) -> bool:
         """Whether the filter bank looks back only."""
         return self.causal and not self.centred_bank
+
+    @property
+    def source_hop(self) -> int:
+        """Samples between what the encoder reads."""
+        if isinstance(self.source, MelConfig):
+            return self.source.hop
+        return self.bands if self.source == "bands" else 1
 
     @property
     def hop(self) -> int:

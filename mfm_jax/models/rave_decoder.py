@@ -1,6 +1,6 @@
 """RAVE's decoders: which layers they are made of, and how their branches make sub-bands."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -89,44 +89,40 @@ def _second(part: DecoderV2Config, outputs: int) -> Branches:
     return Branches(tuple(body), (wave,), (), tuple(noise))
 
 
-def delay_of(config: RaveConfig) -> tuple[int, int]:
-    """Count the samples of the decoder's output by which a stream is late, and how many only align the noise.
-
-    A transposed convolution looks ahead by half its stride, even in a causal model: a stream waits for that.
-    """
-    late = 0
-    part = config.decoder
-    for ratio in part.ratios if part.kind == "v1" else part.ratios[::-1]:
-        ahead = 0 if ratio == 1 and part.kind == "v1" else ratio // 2
-        late = late * ratio + ahead
-    grid = 1 if part.noise is None else part.noise.size
-    if isinstance(part, DecoderV1Config):
-        grid = int(np.lcm(grid, part.loud_stride))
-    wait = -late % grid
-    return late + wait, wait
-
-
 class DecoderState(NamedTuple):
-    """What a stream remembers of the decoder's layers."""
+    """What a stream remembers of the decoder's layers; the branches wait for the latest of them."""
 
     body: Pasts
-    wait: Array
     wave: Pasts
     loud: Pasts
     noise: Pasts
+    late_wave: Array
+    late_loud: Array
+    late_noise: Array
+    white: Array  # the noise itself waits for its spectra
 
 
-def decoder_start(config: RaveConfig, batch: int) -> DecoderState:
-    """Give the state before the first block."""
-    layers = decoder_layers(config)
+def decoder_start(config: RaveConfig, batch: int) -> tuple[DecoderState, int]:
+    """Give the state before the first block of a stream, and by how many samples its output is late.
+
+    A transposed convolution looks ahead by half its stride, so even a causal model is late.
+    """
+    layers, causal, part = decoder_layers(config), config.causal, config.decoder
     width = config.latent.size + config.latent.extra
+    body, delay = start(layers.body, causal, width, batch)
     last = [layer.width for layer in layers.body if isinstance(layer, Conv | Up)][-1]
-    _, wait = delay_of(config)
-    return DecoderState(
-        start(layers.body, width, batch),
-        jnp.zeros((batch, wait, last), jnp.float32),
-        *(start(branch, last, batch) for branch in (layers.wave, layers.loud, layers.noise)),
-    )
+    wave, wave_delay = start(layers.wave, causal, last, batch, delay)
+    loud, loud_delay = start(layers.loud, causal, last, batch, delay)
+    noise, noise_delay = start(layers.noise, causal, last, batch, delay)
+    loud_delay *= part.loud_stride if isinstance(part, DecoderV1Config) else 0
+    noise_delay *= part.noise.size if part.noise else 0
+    late = max(wave_delay, loud_delay, noise_delay)
+    out = layers.wave[0].width if isinstance(layers.wave[0], Conv) else 0
+    outputs = config.channels * (config.bands if config.banded else 1)
+    lates = ((late - wave_delay, out), (late - loud_delay, 1), (late - noise_delay, outputs))
+    held = (*lates, (noise_delay, outputs))
+    zeros = [jnp.zeros((batch, length, size), jnp.float32) for length, size in held]
+    return DecoderState(body, wave, loud, noise, *zeros), late
 
 
 class Decoder(nn.Module):
@@ -146,38 +142,47 @@ class Decoder(nn.Module):
 
         Args:
             latent: [B, F, D].
-            noise: white, in -1..1, as the output: [B, F * hop / bands, bands]; None for none.
+            noise: white, in -1..1, of the block: [B, F * hop / bands, bands]; None for none.
             state: of a stream.
             span: where a block of a stream lies.
 
         Returns:
             The output, the state for the next block, and where the output lies.
         """
-        layers = decoder_layers(self.config)
-        part = self.config.decoder
-        causal = self.config.causal
-        pasts = None if state is None else state.body
-        x, body, span = Chain(layers.body, causal, name="body")(latent, pasts, span)
-        x, waited = delayed(x, delay_of(self.config)[1], None if state is None else state.wait)
-        span = span and span.later(delay_of(self.config)[1])
-        given = (None, None, None) if state is None else (state.wave, state.loud, state.noise)
-        made, wave, _ = Chain(layers.wave, causal, name="wave")(x, given[0], span)
-        loud: Pasts = ()
+        layers, part = decoder_layers(self.config), self.config.decoder
+        given: Any = (None,) * 8 if state is None else state
+
+        def branch(name: str, x: Sequence, pasts: Pasts | None, span: Span | None) -> Any:
+            return Chain(getattr(layers, name), self.config.causal, name=name)(x, pasts, span)
+
+        x, body, span = branch("body", latent, given[0], span)
+        carried, wave, _ = branch("wave", x, given[1], span)
+        carried, late_wave = delayed(carried, given[4])
+        loud, late_loud = given[2], given[5]
         if isinstance(part, DecoderV1Config):
-            level, loud, _ = Chain(layers.loud, causal, name="loud")(x, given[1], span)
-            made = jnp.tanh(made) * positive(jnp.repeat(level, part.loud_stride, axis=1)[:, : made.shape[1]])
+            level, loud, _ = branch("loud", x, given[2], span)
+            level, late_loud = delayed(jnp.repeat(level, part.loud_stride, axis=1), given[5])
+            made = jnp.tanh(carried) * positive(level[:, : carried.shape[1]])
         elif part.amplitude:
-            carrier, amplitude = jnp.split(made, 2, axis=2)
+            carrier, amplitude = jnp.split(carried, 2, axis=2)
             made = carrier * jax.nn.sigmoid(amplitude)
-        hiss: Pasts = ()
+        else:
+            made = carried
+        _, _, _, hiss, _, _, late_noise, white = given
         if part.noise is not None and (noise is not None or self.is_initializing()):
-            shapes, hiss, _ = Chain(layers.noise, causal, name="noise")(x, given[2], span)
+            shapes, hiss, _ = branch("noise", x, hiss, span)
             if noise is not None and part.noise.heard:
-                made = made + filtered(noise, positive(shapes - LEVEL_SHIFT), part.noise)[:, : made.shape[1]]
+                noise, white = delayed(noise, white)
+                added = filtered(noise, positive(shapes - LEVEL_SHIFT), part.noise)
+                added, late_noise = delayed(added, late_noise)
+                made = made + added[:, : made.shape[1]]
         if isinstance(part, DecoderV2Config):
             made = jnp.tanh(made)
-        after = None if state is None else DecoderState(body, waited, wave, loud, hiss)
-        return (made if span is None else span.clear(made)), after, span
+        if state is None or span is None:
+            return made, None, None
+        after = DecoderState(body, wave, loud, hiss, late_wave, late_loud, late_noise, white)
+        span = span._replace(delay=decoder_start(self.config, 1)[1])
+        return span.clear(made), after, span
 
 
 def positive(x: Array) -> Array:

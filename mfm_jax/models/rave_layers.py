@@ -3,7 +3,7 @@
 The lists follow RAVE's own order, so that a converter can name every weight by counting.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from flax import linen as nn
 from jaxtyping import Array
 
 from mfm_jax.axes import Sequence
-from mfm_jax.layers.streams import Past, Span, convolve, upsample
+from mfm_jax.layers.streams import Past, Span, convolve, delayed, upsample, waiting
 
 SLOPE = 0.2  # of the leaky rectifiers
 NORM_EPSILON = 1e-5
@@ -37,6 +37,15 @@ class Conv(NamedTuple):
         reach = (self.size - 1) * self.dilation
         return (reach, 0) if causal else (reach // 2, reach - reach // 2)
 
+    def waits(self, causal: bool, delay: int) -> tuple[int, int]:
+        """Count what a stream keeps here, and how late it is after."""
+        reach = (self.size - 1) * self.dilation
+        return waiting(self.padding(causal)[0], reach, self.stride, delay)
+
+    def moved(self, span: Span, causal: bool) -> Span:
+        """Give the span of the output."""
+        return Span(span.start // self.stride, span.end // self.stride, self.waits(causal, span.delay)[1])
+
 
 class Up(NamedTuple):
     """Transposed convolution of twice the stride."""
@@ -45,6 +54,15 @@ class Up(NamedTuple):
     width: int
     stride: int
     bias: bool = False
+
+    def waits(self, causal: bool, delay: int) -> tuple[int, int]:
+        """Count what a stream keeps here, and how late it is after; causal or not, it looks ahead."""
+        return 1, delay * self.stride + self.stride // 2
+
+    def moved(self, span: Span, causal: bool) -> Span:
+        """Give the span of the output, whose whole is a sample longer when the stride is odd."""
+        end = span.end * self.stride + self.stride % 2
+        return Span(span.start * self.stride, end, self.waits(causal, span.delay)[1])
 
 
 class Norm(NamedTuple):
@@ -85,52 +103,62 @@ class Chain(nn.Module):
         Args:
             x: a whole signal, or a block of a stream.
             pasts: of a stream: what `start` gave, or this call for the block before; None for a whole.
-            span: where a block lies.
+            span: where a block of a stream lies.
 
         Returns:
             The output, the pasts for the next block, and where the output lies.
         """
-        waiting = iter(pasts or ())
+        waiting_pasts = iter(pasts or ())
         after: list[Array] = []
+
+        def convolved(layer: Conv | Up, name: str, x: Sequence, span: Span | None) -> Any:
+            y, past, span = self._convolve(layer, name, x, next(waiting_pasts, None), span)
+            after.append(past)
+            return y, span
+
         for layer in self.layers:
             match layer:
                 case Conv() | Up():
-                    x, past, span = self._convolve(layer, layer.name, x, next(waiting, None), span)
-                    after.append(past)
+                    x, span = convolved(layer, layer.name, x, span)
                 case Norm():
                     x = self._norm(layer, x)
+                    x = x if span is None else span.clear(x)
                 case Activation():
                     x = self._activate(layer.name, x)
                 case Residual():
-                    y = x
+                    y, place = x, span
                     for part in layer.inner:
+                        name = part.name and f"{layer.name}_{part.name}"
                         if isinstance(part, Activation):
-                            y = self._activate(part.name and f"{layer.name}_{part.name}", y)
+                            y = self._activate(name, y)
                         else:
-                            name = f"{layer.name}_{part.name}"
-                            y, past, _ = self._convolve(part, name, y, next(waiting, None), span)
-                            after.append(past)
-                    x = x + y
+                            y, place = convolved(part, name, y, place)
+                    if pasts is not None:
+                        x, past = delayed(x, next(waiting_pasts, None))
+                        after.append(past)
+                    x, span = x + y, place
         return x, tuple(after), span
 
     def _convolve(
         self, layer: Conv | Up, name: str, x: Sequence, past: Past, span: Span | None
     ) -> tuple[Sequence, Array, Span | None]:
         initialise = nn.initializers.lecun_normal()
+        delay = 0 if span is None else span.delay
         if isinstance(layer, Up):
             shape = (2, x.shape[2], layer.stride * layer.width)
             kernel = self.param(f"{name}_kernel", initialise, shape)
             x, past = upsample(x, kernel, layer.stride, past)
-            span = span and span.up(layer.stride)
         else:
             shape = (layer.size, x.shape[2] // layer.groups, layer.width)
             kernel = self.param(f"{name}_kernel", initialise, shape)
             pads = layer.padding(self.causal)
-            x, past = convolve(x, kernel, pads, past, layer.stride, layer.dilation)
-            span = span and span.down(layer.stride)
+            x, past = convolve(x, kernel, pads, layer.stride, layer.dilation, past, delay)
         if layer.bias:
             x = x + self.param(f"{name}_bias", nn.initializers.zeros, (layer.width,))[None, None]
-        return (span.clear(x) if span is not None else x), past, span
+        if span is None:
+            return x, past, None
+        span = layer.moved(span, self.causal)
+        return span.clear(x), past, span
 
     def _norm(self, layer: Norm, x: Sequence) -> Sequence:
         if not layer.name:
@@ -150,13 +178,30 @@ class Chain(nn.Module):
         return x + jnp.sin(alpha * x) ** 2 / (alpha + SNAKE_EPSILON)
 
 
-def start(layers: tuple[Layer, ...], width: int, batch: int) -> Pasts:
-    """Give the pasts before the first block of a stream through a causal chain, `width` channels wide."""
-    pasts = []
+def start(
+    layers: tuple[Layer, ...], causal: bool, width: int, batch: int, delay: int = 0
+) -> tuple[Pasts, int]:
+    """Give the pasts before the first block of a stream, and by how much its output is late.
+
+    Args:
+        layers: of the chain.
+        causal: as in the chain.
+        width: channels that come in.
+        batch: rows.
+        delay: of what comes in.
+    """
+    pasts: list[Array] = []
+
+    def add(kept: int, width: int) -> None:
+        pasts.append(jnp.zeros((batch, max(kept, 0), width), jnp.float32))
+
     for layer in layers:
+        before = delay
         for part in layer.inner if isinstance(layer, Residual) else (layer,):
             if isinstance(part, Conv | Up):
-                reach = 1 if isinstance(part, Up) else part.padding(causal=True)[0]
-                pasts.append(jnp.zeros((batch, reach, width), jnp.float32))
+                kept, delay = part.waits(causal, delay)
+                add(kept, width)
                 width = part.width
-    return tuple(pasts)
+        if isinstance(layer, Residual):
+            add(delay - before, width)
+    return tuple(pasts), delay

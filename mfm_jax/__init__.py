@@ -3,15 +3,20 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mfm_jax.inference.model import MusicModel, load_vae
+    from mfm_jax.inference.model import MusicModel
+    from mfm_jax.inference.vae import load_vae
 
 __all__ = ["MusicModel", "load_vae"]
 
 
 def __getattr__(name: str) -> Any:
     """Import the workflows on first use: `import mfm_jax` alone stays instant."""
-    if name in __all__:
-        from mfm_jax.inference import model
+    if name == "MusicModel":
+        from mfm_jax.inference.model import MusicModel
 
-        return getattr(model, name)
+        return MusicModel
+    if name == "load_vae":
+        from mfm_jax.inference.vae import load_vae
+
+        return load_vae
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

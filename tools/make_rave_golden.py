@@ -59,7 +59,11 @@ def main() -> None:
     if options.script:
         export(model, folder / "model.ts")
     state = {name: value.clone() for name, value in model.state_dict().items()}
-    kept = {name: value for name, value in state.items() if not name.startswith(("discriminator", "audio_", "multiband_"))}
+    kept = {
+        name: value
+        for name, value in state.items()
+        if not name.startswith(("discriminator", "audio_", "multiband_"))
+    }
     if options.parametrized:
         kept = {renamed(name): value for name, value in kept.items()}
     callbacks: dict[str, object] = {"WarmupCallback": {"training_steps": 4}}

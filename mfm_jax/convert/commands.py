@@ -14,9 +14,18 @@ def add_kinds(parser: argparse.ArgumentParser) -> None:
 
     kind = _kind(kinds, "rave", "a RAVE checkpoint (.ckpt) or export (.ts) -> a VAE")
     kind.add_argument("file", type=Path, metavar="FILE", help="the checkpoint or export")
-    kind.add_argument("--config", type=Path, metavar="config.gin", help="read when it does not lie beside")
-    kind.add_argument("--causal", action="store_true", help="the convolutions look back only")
-    kind.add_argument("--sample-rate", type=int, metavar="R", help="samples a second")
+    kind.add_argument(
+        "--config", type=Path, metavar="config.gin", help="of the run (found when it lies near)"
+    )
+    kind.add_argument("--causal", action="store_true", help="it looks back only (asked when no config says)")
+    kind.add_argument("--sample-rate", type=int, metavar="R", help="Hz (asked when no config says)")
+    kind.add_argument("--ema", action="store_true", help="take the moving average of the weights")
+    kind.add_argument(
+        "--compensate",
+        action="store_true",
+        help="take out the delay of RAVE's synthesis (one sub-band sample)",
+    )
+    kind.add_argument("--back", action="store_true", help="FILE is our folder: write it under RAVE's names")
 
     kind = _kind(kinds, "xlstm", "weights of PyPI xlstm (Large, or the blocks of 2024) -> a language model")
     kind.add_argument("file", type=Path, metavar="FILE", help="a .safetensors file, or a folder of shards")
@@ -39,7 +48,21 @@ def run(options: dict[str, Any]) -> None:
     """Convert what `add_kinds` parsed; `options` are its arguments by name."""
     match options.pop("kind"):
         case "rave":
-            raise ValueError("rave: not written yet")
+            from mfm_jax.convert import rave
+
+            if options["back"]:
+                print(rave.back(options["file"], options["out"]))
+                return
+            lines = rave.convert(
+                options["file"],
+                options["out"],
+                options["config"],
+                options["causal"],
+                options["sample_rate"],
+                averaged=options["ema"],
+                late=not options["compensate"],
+            )
+            print("\n".join(lines))
         case "xlstm":
             from mfm_jax.convert.xlstm_files import export_file, import_file
 

@@ -6,7 +6,7 @@ of input, and an item gives the same bytes alone and among others.
 
 import functools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,12 +18,14 @@ from mfm_jax.axes import HOP, Params
 from mfm_jax.checkpoint import config_hash, load_weights, weights_hash
 from mfm_jax.config import build
 from mfm_jax.inference.decoding import stream
+from mfm_jax.inference.rave import FrozenRave
 from mfm_jax.models.codec import CodecConfig, MidiAudioCodec
 from mfm_jax.models.codec_transcriber import Heard
 from mfm_jax.models.generator import Generator, GeneratorConfig
+from mfm_jax.models.rave import Rave
 from mfm_jax.models.text import TextConfig
 from mfm_jax.models.text_loading import Text, load_tokeniser
-from mfm_jax.models.vae import VAE, VAEConfig
+from mfm_jax.models.vaes import refuse_misfit, vae_of
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
 WEIGHTS = {"vae": "vae.safetensors", "codec": "codec.safetensors", "generator": "generator.safetensors"}
@@ -59,27 +61,33 @@ class Engine:
         if not self.folder.is_dir():
             raise ValueError(f"{self.folder}: no such folder of weights; omit --model for the embedded ones")
 
-    def _load(self, name: str, module: Any, schema: Any) -> Part:
+    def _load(self, name: str, make: Callable[[dict[str, Any]], Any]) -> Part:
         path = self.folder / WEIGHTS[name]
         if not path.is_file():
             raise ValueError(f"{path}: no weights of the {name}; train them or choose another --model")
         params, config, meta = load_weights(path)
-        return Part(module(build(schema, config)), params, meta)
+        return Part(make(config), params, meta)
+
+    @property
+    def rave(self) -> FrozenRave | None:
+        """The VAE, when it is a RAVE."""
+        return FrozenRave(self.vae.module, self.vae.params) if isinstance(self.vae.module, Rave) else None
 
     @functools.cached_property
     def vae(self) -> Part:
         """The VAE."""
-        return self._load("vae", VAE, VAEConfig)
+        return self._load("vae", vae_of)
 
     @functools.cached_property
     def codec(self) -> Part:
-        """The codec between rolls, z and frames."""
-        return self._load("codec", MidiAudioCodec, CodecConfig)
+        """The codec between rolls, z and frames; refuses a VAE of other frames."""
+        refuse_misfit(self.vae.module.config, str(self.folder / WEIGHTS["vae"]))
+        return self._load("codec", lambda config: MidiAudioCodec(build(CodecConfig, config)))
 
     @functools.cached_property
     def generator(self) -> Part:
         """The generator of z."""
-        return self._load("generator", Generator, GeneratorConfig)
+        return self._load("generator", lambda config: Generator(build(GeneratorConfig, config)))
 
     @functools.cached_property
     def text(self) -> Text:
@@ -106,6 +114,8 @@ class Engine:
 
     def decode(self, frames: Iterable[np.ndarray], seed: int = 0) -> Iterator[np.ndarray]:
         """Decode VAE frames [n, 256] that arrive in pieces to mono audio, HOP samples for each."""
+        if self.rave is not None:
+            return (block[0, 0] for block in self.rave.decode_blocks((piece[None] for piece in frames), seed))
         return stream(self.vae.module, self.vae.params, frames, self.quiet, jax.random.key(seed))
 
     @functools.cached_property

@@ -8,7 +8,6 @@ from mfm_jax.inference.engine import Engine
 from mfm_jax.inference.generation import Wish, generate, seeds_of, understand
 from mfm_jax.inference.pieces import Piece
 from mfm_jax.inference.tape import Source
-from mfm_jax.inference.vae import FrozenVAE
 from mfm_jax.music.notes import Score
 
 Number = float | int
@@ -139,15 +138,3 @@ class MusicModel:
 
 def _float(value: Number | None) -> float | None:
     return None if value is None else float(value)
-
-
-def load_vae(path: str | Path | None = None) -> FrozenVAE:
-    """Open a VAE from its weights file, or from a folder that holds `vae.safetensors`.
-
-    The result has `.sample_rate`, `.hop` and `.latent_dim`, `encode(wave [B, S]) -> (mean, std)` and
-    `decode(z [B, F, D], noise=None) -> wave` [B, S], jitted.
-
-    Raises:
-        ValueError: no such weights.
-    """
-    return FrozenVAE.load(path)

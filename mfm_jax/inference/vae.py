@@ -11,6 +11,8 @@ from jaxtyping import Array, ArrayLike, Float
 from mfm_jax.axes import Frames, Params, Wave
 from mfm_jax.inference.decoding import stream
 from mfm_jax.inference.engine import PRETRAINED, Engine
+from mfm_jax.inference.rave import FrozenRave
+from mfm_jax.models.rave import Rave
 
 
 class FrozenVAE:
@@ -23,13 +25,6 @@ class FrozenVAE:
         self.hop: int = module.config.hop
         self.latent_dim: int = module.config.latent_dim
         self._encode = jax.jit(lambda params, wave: module.apply({"params": params}, wave, method="encode"))
-
-    @classmethod
-    def load(cls, path: str | Path | None) -> "FrozenVAE":
-        """Open a weights file or a folder that holds one."""
-        place = PRETRAINED if path is None else Path(path)
-        part = Engine(place.parent if place.is_file() else place).vae
-        return cls(part.module, part.params)
 
     def encode(self, wave: Float[ArrayLike, "B S"]) -> tuple[Frames, Frames]:
         """Give mean and standard deviation [B, F, D] of waves [B, S]; F = ceil(S / hop)."""
@@ -49,3 +44,18 @@ class FrozenVAE:
             np.concatenate(list(stream(self.module, self.params, [row], quiet, key))) for row in np.asarray(z)
         ]
         return jnp.asarray(np.stack(waves))
+
+
+def load_vae(path: str | Path | None = None) -> FrozenVAE | FrozenRave:
+    """Open a VAE from its weights file, or from a folder that holds `vae.safetensors`.
+
+    The result has `.sample_rate`, `.hop` and `.latent_dim`, `encode(wave [B, S]) -> (mean, std)` and
+    `decode(z [B, F, D], noise=None) -> wave` [B, S], jitted. That of a converted RAVE takes and gives
+    [B, 2, S] too where it is stereo, and has block-wise forms.
+
+    Raises:
+        ValueError: no such weights.
+    """
+    place = PRETRAINED if path is None else Path(path)
+    part = Engine(place.parent if place.is_file() else place).vae
+    return (FrozenRave if isinstance(part.module, Rave) else FrozenVAE)(part.module, part.params)

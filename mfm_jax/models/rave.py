@@ -17,9 +17,10 @@ from mfm_jax.models.rave_encoder import encoder_layers
 from mfm_jax.models.rave_gru import GRUStack
 from mfm_jax.models.rave_latent import posterior
 from mfm_jax.models.rave_layers import Chain, Pasts, start
-from mfm_jax.models.rave_mel import hann, log_mel, mel_filters
+from mfm_jax.models.rave_mel import hann, log_mel, mel_filters, reflected
 
-FOREVER = 2**30  # frames; the length of a stream whose end is not known
+# Positions in a stream count up to this many frames and fall back by half: only the beginning is special.
+LAP = 2**13
 
 Sound = Wave | Float[Array, "B C S"]
 
@@ -97,18 +98,18 @@ class Rave(nn.Module):
         return raw
 
     def encode_block(
-        self, wave: Sound, state: EncodeState, end: Index | int = FOREVER
+        self, wave: Sound, state: EncodeState, left: Index | int | None = None
     ) -> tuple[tuple[Frames, Frames], EncodeState]:
         """Encode the next block of a stream; as `encode` of the whole, some frames late.
 
         Args:
-            wave: a multiple of `hop` samples.
+            wave: a multiple of `hop` samples; see `context`.
             state: from `encode_start`, or from the block before.
-            end: frames of the whole, once known; feed silence beyond it to get the last ones out.
+            left: frames from here to the end, once known; feed silence beyond it to get the last ones out.
         """
-        source, bank, span = self._read(self._flat(wave), state.bank, (state.frame, end))
+        source, bank, span = self._read(self._flat(wave), state.bank, self._place(state.frame, left))
         raw, layers, _ = self.encoder(source, state.layers, span)
-        after = EncodeState(bank, layers, state.frame + raw.shape[1])
+        after = EncodeState(bank, layers, _next(state.frame, raw.shape[1]))
         return posterior(raw, self.config.latent, self.codebooks), after
 
     def decode(self, latent: Frames, noise: Sound | None = None) -> Sound:
@@ -137,7 +138,7 @@ class Rave(nn.Module):
         return self._sound(self._write(parts)[0][:, :samples], latent.shape[0])
 
     def decode_block(
-        self, latent: Frames, noise: Sound | None, state: DecodeState, end: Index | int = FOREVER
+        self, latent: Frames, noise: Sound | None, state: DecodeState, left: Index | int | None = None
     ) -> tuple[Sound, DecodeState]:
         """Decode the next block of a stream: the wave of the whole, some samples late.
 
@@ -145,15 +146,15 @@ class Rave(nn.Module):
             latent: [B, F, D], F a multiple of `grain`.
             noise: white noise of the block, as for `decode`.
             state: from `decode_start`, or from the block before.
-            end: frames of the whole, once known; feed zeros beyond it to get the last samples out.
+            left: frames from here to the end, once known; feed zeros beyond it to get the last samples out.
         """
         x, recurrent = self.remember(self._filled(latent), state.recurrent)
-        span = Span(state.frame, jnp.asarray(end, jnp.int32), 0)
+        span = self._place(state.frame, left)
         bands = None if noise is None else self._noise(noise)
         made: Any = self.decoder(span.clear(x), bands, state.layers, span)
         parts, layers, span = made
         wave, bank = self._write(parts, state.bank, span)
-        after = DecodeState(recurrent, layers, bank, state.frame + latent.shape[1])
+        after = DecodeState(recurrent, layers, bank, _next(state.frame, latent.shape[1]))
         return self._sound(wave, latent.shape[0]), after
 
     def __call__(self, wave: Sound) -> Sound:
@@ -188,17 +189,25 @@ class Rave(nn.Module):
         batch, length, _ = parts.shape
         return parts.reshape(batch, length, channels, -1).swapaxes(1, 2).reshape(batch * channels, length, -1)
 
+    def _place(self, frame: Index, left: Index | int | None) -> Span:
+        """Span in frames of a block of a stream; an end that is not known is far, but safe from overflow."""
+        return Span(frame, frame + (2**30 // self.config.hop if left is None else left), 0)
+
     def _read(
-        self, flat: Wave, past: Past = None, place: tuple[Index, Index | int] | None = None
+        self, flat: Wave, past: Past = None, place: Span | None = None
     ) -> tuple[Frames, Array, Span | None]:
-        """Give what the encoder reads; `place` is the frame where a block of a stream starts, and the end."""
+        """Give what the encoder reads; `place` is in frames."""
         c = self.config
         rate = c.hop // c.source_hop
         span = None
         if place is not None:
-            span = Span(place[0] * rate, jnp.asarray(place[1], jnp.int32) * rate, _bank_waits(c)[0][1])
+            span = Span(place.start * rate, place.end * rate, _bank_waits(c)[0][1])
         if isinstance(c.source, MelConfig):
-            return self._stack(log_mel(flat, self.window, self.filters, c.source)), flat[:, :0], span
+            whole = reflected(flat, c.source) if span is None else flat
+            bands = self._stack(log_mel(whole, self.window, self.filters, c.source))
+            if span is None:
+                return bands[:, : flat.shape[1] // c.source.hop], flat[:, :0], None
+            return span.clear(bands), flat[:, :0], span
         if c.source == "wave" or c.bands == 1:
             return self._stack(flat[:, :, None]), flat[:, :0], span
         blocks = blocks_of(flat, c.bands)
@@ -244,6 +253,11 @@ def _bank(config: RaveConfig) -> Float[Array, "M n"]:
     return lax.pad(bank, 0.0, ((0, 0, 0), (short, short, 0)))
 
 
+def _next(frame: Index, frames: int) -> Index:
+    after = frame + frames
+    return jnp.where(after < LAP, after, after - LAP // 2)
+
+
 def _bank_pads(config: RaveConfig) -> tuple[tuple[int, int], tuple[int, int]]:
     """Zeros before and after the whole, in sub-band samples: of the analysis and of the synthesis."""
     size = config.taps // config.bands
@@ -261,19 +275,23 @@ def _bank_waits(config: RaveConfig, decoder: int = 0) -> tuple[tuple[int, int], 
     return read, write
 
 
-def encode_start(config: RaveConfig, batch: int) -> tuple[EncodeState, int]:
-    """Give the state before the first block of a stream, and by how many frames its latents are late.
+def context(config: RaveConfig) -> int:
+    """Count the samples that a block needs beyond its own: those of the first window of a mel spectrogram.
 
-    Raises:
-        ValueError: the model reads a mel spectrogram.
+    Such a stream is half of its window ahead: it starts with that much of the wave, reflected, and ends so.
     """
-    if isinstance(config.source, MelConfig):
-        raise ValueError("this RAVE reads spectra that reach half a window ahead: it cannot be streamed")
+    return config.source.window - config.source.hop if isinstance(config.source, MelConfig) else 0
+
+
+def encode_start(config: RaveConfig, batch: int) -> tuple[EncodeState, int]:
+    """Give the state before the first block of a stream, and by how many frames its latents are late."""
     banked = config.source == "bands" and config.bands > 1
     kept, delay = _bank_waits(config)[0]
     rows, size = batch * config.channels, config.bands
     bank = jnp.zeros((rows, kept, size)) if banked else jnp.zeros((rows, 0))
     width = config.channels * (size if config.source == "bands" else 1)
+    if isinstance(config.source, MelConfig):
+        width = config.channels * config.source.bands
     layers, late = start(encoder_layers(config), config.causal, width, batch, delay)
     return EncodeState(bank, layers, jnp.zeros((), jnp.int32)), late
 

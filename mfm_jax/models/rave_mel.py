@@ -8,22 +8,26 @@ from mfm_jax.axes import Wave
 from mfm_jax.models.rave_config import MelConfig
 
 
+def reflected(wave: Wave, part: MelConfig) -> Wave:
+    """Put half a window of the reflected wave at both ends, so that spectra are centred."""
+    half = part.window // 2
+    return jnp.pad(wave, ((0, 0), (half, half)), mode="reflect")
+
+
 def log_mel(
     wave: Wave, window: Float[Array, " n"], filters: Float[Array, "K M"], part: MelConfig
 ) -> Float[Array, "B T M"]:
-    """Give log(1 + power) of the mel bands, centred, one row a hop: [B, S / hop, M].
+    """Give log(1 + power) of the mel bands, one row a hop, for every window that fits.
 
     Args:
-        wave: [B, S], reflected at both ends.
+        wave: [B, S].
         window: of the transform; its length is `part.window`.
         filters: [window / 2 + 1, M].
         part: sizes.
     """
-    samples = wave.shape[1]
-    half = part.window // 2
-    padded = jnp.pad(wave, ((0, 0), (half, half)), mode="reflect")
-    starts = np.arange(samples // part.hop)[:, None] * part.hop
-    frames = padded[:, starts + np.arange(part.window)[None]]
+    count = (wave.shape[1] - part.window) // part.hop + 1
+    starts = np.arange(count)[:, None] * part.hop
+    frames = wave[:, starts + np.arange(part.window)[None]]
     spectra = jnp.fft.rfft(frames * window[None, None], axis=-1)
     power = (spectra.real**2 + spectra.imag**2) / jnp.sum(window**2)
     return jnp.log1p(power @ filters)

@@ -10,8 +10,7 @@ from jaxtyping import Float, Int16
 
 from mfm_jax.axes import HOP, WINDOW_FRAMES
 from mfm_jax.checkpoint import load_weights, weights_hash
-from mfm_jax.config import build as build_config
-from mfm_jax.models.vae import VAE, VAEConfig
+from mfm_jax.models.vaes import refuse_misfit, vae_of
 from mfm_jax.training.building import Made, build
 from mfm_jax.training.records import Arrays, Facts, pack, read, shards
 
@@ -52,9 +51,14 @@ class LatentEncoder:
     """The frozen VAE's encoder, a window at a time: any length in constant memory and one compilation."""
 
     def __init__(self, path: str | Path) -> None:
-        """Load `vae.safetensors`."""
+        """Load `vae.safetensors`.
+
+        Raises:
+            ValueError: its frames are not those that the codec learns.
+        """
         weights = load_weights(path)
-        self.model = VAE(build_config(VAEConfig, weights.config))
+        self.model = vae_of(weights.config)
+        refuse_misfit(self.model.config, str(path))
         self._variables = {"params": weights.params}
         self._encode = jax.jit(functools.partial(self.model.apply, method="encode"))
 

@@ -14,13 +14,12 @@ running statistics, the principal axes and the codebooks are too.
 import argparse
 from pathlib import Path
 
-import numpy as np
-import scripts.export  # before gin reads anything: it adds configurables
-import torch
-
 import cached_conv as cc
 import gin
+import numpy as np
 import rave
+import scripts.export  # before gin reads anything: it adds configurables
+import torch
 
 BLOCK_SIZE = 2**14
 

@@ -6,12 +6,13 @@ einops, lmdb, Flask, torchmetrics 0.11, and without their dependencies acids-rav
 pytorch-lightning 1.9.0, torchaudio, nn-tilde, udls, GPUtil, librosa; delete torchaudio's compiled library.
 
 Usage: python tools/make_rave_golden.py OUT NAME --config v2 --config causal --set CAPACITY=4 [--channels 2]
-           [--samples N] [--ema] [--script] [--folded]
+           [--samples N] [--ema] [--script]
 A folder OUT/NAME gets last.ckpt (or model.ts), config.gin and parity.npz. Weights are random; the
 running statistics, the principal axes and the codebooks are too.
 """
 
 import argparse
+import copy
 from pathlib import Path
 
 import cached_conv as cc
@@ -22,6 +23,7 @@ import scripts.export  # before gin reads anything: it adds configurables
 import torch
 
 BLOCK_SIZE = 2**14
+LOUDER, NOISIER = 1.7, 4.0  # so that outputs are large enough for a difference to show
 
 
 def main() -> None:
@@ -58,11 +60,8 @@ def main() -> None:
     if options.script:
         export(model, folder / "model.ts")
     state = {name: value.clone() for name, value in model.state_dict().items()}
-    kept = {
-        name: value
-        for name, value in state.items()
-        if not name.startswith(("discriminator", "audio_", "multiband_"))
-    }
+    training = ("discriminator", "audio_distance", "multiband_audio_distance")
+    kept = {name: value for name, value in state.items() if not name.startswith(training)}
     if options.parametrized:
         kept = {renamed(name): value for name, value in kept.items()}
     callbacks: dict[str, object] = {"WarmupCallback": {"training_steps": 4}}
@@ -97,8 +96,10 @@ def randomise(model: torch.nn.Module) -> None:
             value.normal_(0, 0.1)
         elif name.endswith(("running_var", "alpha")):
             value.uniform_(0.5, 1.5)
-        elif name.endswith(("weight_g",)):
-            value.mul_(1.3)
+        elif name.endswith("weight_g"):
+            value.mul_(LOUDER)
+        elif "noise_module.net" in name or "synth.branches.2.net" in name:
+            value.mul_(NOISIER)
         elif name == "fidelity":
             value.copy_(torch.linspace(0.5, 1, len(value)))
         elif name == "latent_mean":
@@ -152,8 +153,6 @@ def export(model: rave.RAVE, path: Path) -> None:
         rave.blocks.WasserteinEncoder: scripts.export.WasserteinScriptedRAVE,
         rave.blocks.SphericalEncoder: scripts.export.SphericalScriptedRAVE,
     }
-    import copy
-
     twin = copy.deepcopy(model)
     for module in twin.modules():
         if hasattr(module, "weight_g"):

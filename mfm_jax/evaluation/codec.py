@@ -25,7 +25,7 @@ def evaluate(reference: Path, generated: Path, baselines: bool = True) -> Report
     Raises:
         ValueError: a file is missing, unreadable, without a partner, or of another length.
     """
-    pairs = pair(reference, generated, AUDIO_SUFFIXES)
+    pairs, warnings = pair(reference, generated, AUDIO_SUFFIXES)
     systems: dict[str, Callable[[Mono, Path], tuple[Mono, float | None]]] = {
         "generated": lambda wave, path: (read_audio(path), None)
     }
@@ -35,7 +35,8 @@ def evaluate(reference: Path, generated: Path, baselines: bool = True) -> Report
         systems["Griffin-Lim, true magnitudes"] = lambda wave, _: (griffin_lim(wave), None)
     files: list[Row] = []
     seconds = 0.0
-    warnings = [] if opus_here() or not baselines else ["libsndfile has no Opus here: its rows are left out"]
+    if baselines and not opus_here():
+        warnings.append("libsndfile has no Opus here: its rows are left out")
     for one in pairs:
         original = read_audio(one.reference)
         seconds += len(original) / SAMPLE_RATE

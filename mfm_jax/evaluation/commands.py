@@ -17,23 +17,15 @@ def add_evaluations(parser: argparse.ArgumentParser) -> None:
 
     kind = _kind(kinds, "fad", "audio against reference audio: Frechet and kernel distance of embeddings")
     _two_sources(kind, "recordings")
-    kind.add_argument(
-        "--embedder",
-        default="vae",
-        help="vae (default), or another with --weights: see README",
-    )
-    kind.add_argument("--weights", type=Path, metavar="FILE", help="the embedder's published weights")
+    _embedding(kind)
     kind.add_argument("--seed", type=int, default=0, help="of FAD-infinity's subsamples (0)")
     kind.add_argument(
         "--resamples", type=int, default=50, help="of the songs, for the interval (50; 0: none)"
     )
-    kind.add_argument(
-        "--cache", type=Path, metavar="DIR", help="of embeddings (default: the user's cache folder)"
-    )
 
     kind = _kind(kinds, "codec", "rebuilt audio against the originals, beside Opus and Griffin-Lim")
     _two_sources(kind, "recordings")
-    kind.add_argument("--no-baselines", dest="baselines", action="store_false", help="judge GEN alone")
+    kind.add_argument("--alone", action="store_true", help="judge GEN without the baselines beside it")
 
     kind = _kind(
         kinds, "prompts", "music against the prompts it was made for: tempo, key, metre, instruments"
@@ -44,6 +36,13 @@ def add_evaluations(parser: argparse.ArgumentParser) -> None:
 
     kind = _kind(kinds, "agreement", "recordings against the scores that came with them, by an outside ear")
     kind.add_argument("generated", type=Path, metavar="GEN", help="folder of recordings and their MIDI files")
+    kind.add_argument("--referee", default="basic-pitch", help="basic-pitch (default) or transkun")
+
+    kind = _kind(kinds, "all", "every kind that the two folders allow, each with its own record")
+    _two_sources(kind, "recordings, MIDI or both")
+    _embedding(kind)
+    kind.add_argument("--rebuilt", action="store_true", help="GEN is REF after a codec: judge that too")
+    kind.add_argument("--manifest", type=Path, help="the prompts that GEN was made for: judge that too")
     kind.add_argument("--referee", default="basic-pitch", help="basic-pitch (default) or transkun")
 
 
@@ -86,6 +85,16 @@ def _two_sources(kind: argparse.ArgumentParser, what: str) -> None:
     kind.add_argument("generated", type=Path, metavar="GEN", help="what is judged, under the same names")
 
 
+def _embedding(kind: argparse.ArgumentParser) -> None:
+    kind.add_argument(
+        "--embedder", default="vae", help="vae (default), musicnn-mtt, musicnn-msd, vggish: with --weights"
+    )
+    kind.add_argument("--weights", type=Path, metavar="FILE", help="the embedder's published weights")
+    kind.add_argument(
+        "--cache", type=Path, metavar="DIR", help="of embeddings (default: the user's cache folder)"
+    )
+
+
 def run(options: dict[str, Any]) -> None:
     """Run the kind that `add_evaluations` parsed; `options` are its arguments by name.
 
@@ -111,7 +120,7 @@ def run(options: dict[str, Any]) -> None:
         case "codec":
             from mfm_jax.evaluation import codec
 
-            report = codec.evaluate(**options)
+            report = codec.evaluate(options["reference"], options["generated"], not options["alone"])
         case "prompts":
             from mfm_jax.evaluation import prompts
 
@@ -120,6 +129,12 @@ def run(options: dict[str, Any]) -> None:
             from mfm_jax.evaluation import agreement
 
             report = agreement.evaluate(options["generated"], options["referee"])
+        case "all":
+            from mfm_jax.evaluation import everything
+            from mfm_jax.evaluation.embedders import embedder
+
+            network = embedder(options.pop("embedder"), options.pop("weights"))
+            report = everything.evaluate(network=network, out=out, command=command, **options)
     _finish(report, out, command)
 
 
@@ -135,7 +150,7 @@ def _spelled(kind: str, options: dict[str, Any], out: Path) -> str:
     """Give the command line that makes the record again."""
     words = ["mfm", "evaluate", kind]
     for name, value in options.items():
-        if name in ("reference", "generated", "manifest"):
+        if name in ("reference", "generated") or (kind, name) == ("prompts", "manifest"):
             words.append(str(value))
         elif value is not None and value is not False:
             words += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])

@@ -20,11 +20,12 @@ class Pair(NamedTuple):
     generated: Path
 
 
-def gather(source: Path, suffixes: Collection[str]) -> dict[str, Path]:
+def gather(source: Path, suffixes: Collection[str], others: Collection[str] = ()) -> dict[str, Path]:
     """Name the files of a source: a file, a folder with its subfolders, or a manifest.
 
     A file in a folder is named by its path there without the suffix. A manifest is JSON lines, each with
     "path" (taken from the manifest's folder) and, where it is to be paired under another name, "id".
+    Files with the `others` suffixes count as well, in a folder only where it has none with `suffixes`.
 
     Raises:
         ValueError: nothing there, a suffix that does not fit, or two files of one name.
@@ -32,11 +33,10 @@ def gather(source: Path, suffixes: Collection[str]) -> dict[str, Path]:
     if not source.exists():
         raise ValueError(f"{source}: no such file or folder")
     if source.is_dir():
-        found = [
-            (file.relative_to(source).with_suffix("").as_posix(), file)
-            for file in sorted(source.rglob("*"))
-            if file.suffix.lower() in suffixes and file.is_file() and not file.name.startswith(".")
-        ]
+        files = [f for f in sorted(source.rglob("*")) if f.is_file() and not f.name.startswith(".")]
+        chosen = [f for f in files if f.suffix.lower() in suffixes]
+        chosen = chosen or [f for f in files if f.suffix.lower() in others]
+        found = [(file.relative_to(source).with_suffix("").as_posix(), file) for file in chosen]
         if not found:
             raise ValueError(
                 f"{source}: no {', '.join(suffixes)} files in it; give the folder that holds them"
@@ -48,8 +48,8 @@ def gather(source: Path, suffixes: Collection[str]) -> dict[str, Path]:
         found = [(source.stem, source)]
     named: dict[str, Path] = {}
     for name, file in found:
-        if file.suffix.lower() not in suffixes:
-            raise ValueError(f"{file}: must be one of {', '.join(suffixes)}")
+        if file.suffix.lower() not in (*suffixes, *others):
+            raise ValueError(f"{file}: must be one of {', '.join((*suffixes, *others))}")
         if name in named:
             raise ValueError(f"{file} and {named[name]} are both named {name!r}: keep one, or use a manifest")
         named[name] = existing(file)
@@ -78,28 +78,34 @@ def read_manifest(path: Path, needed: str = "path") -> list[dict[str, Any]]:
     return rows
 
 
-def pair(
-    reference: Path,
-    generated: Path,
-    suffixes: Collection[str],
-    generated_suffixes: Collection[str] | None = None,
-) -> list[Pair]:
+class Pairs(NamedTuple):
+    """Files by name, and what was found beside them that has no reference."""
+
+    pairs: list[Pair]
+    warnings: list[str]
+
+
+def pair(reference: Path, generated: Path, suffixes: Collection[str], others: Collection[str] = ()) -> Pairs:
     """Pair the files of two sources by name, sorted; two single files are a pair whatever their names.
 
+    A file to judge that has no reference is left out, and said so.
+
     Raises:
-        ValueError: what `gather` raises, or files without a partner.
+        ValueError: what `gather` raises, or a reference without anything to judge by it.
     """
-    ours, theirs = gather(reference, suffixes), gather(generated, generated_suffixes or suffixes)
+    ours, theirs = (gather(source, suffixes, others) for source in (reference, generated))
     if reference.is_file() and generated.is_file() and len(ours) == len(theirs) == 1:
-        return [Pair(next(iter(ours)), next(iter(ours.values())), next(iter(theirs.values())))]
-    for have, lack, side in ((ours, theirs, generated), (theirs, ours, reference)):
-        alone = sorted(have.keys() - lack.keys())
-        if alone:
-            raise ValueError(
-                f"{len(alone)} of {len(have)} files have no partner in {side} (such as {have[alone[0]]}): "
-                "names must agree, or use manifests with the same ids"
-            )
-    return [Pair(name, ours[name], theirs[name]) for name in sorted(ours)]
+        (name, file), (other,) = next(iter(ours.items())), theirs.values()
+        return Pairs([Pair(name, file, other)], [])
+    alone = sorted(ours.keys() - theirs.keys())
+    if alone:
+        raise ValueError(
+            f"{len(alone)} of {len(ours)} references have no partner in {generated}, as {ours[alone[0]]}: "
+            "names must agree, or use manifests with the same ids"
+        )
+    extra = sorted(theirs.keys() - ours.keys())
+    warnings = [f"{len(extra)} files without a reference are left out, as {extra[0]}"] if extra else []
+    return Pairs([Pair(name, ours[name], theirs[name]) for name in sorted(ours)], warnings)
 
 
 def content_hash(path: Path) -> str:

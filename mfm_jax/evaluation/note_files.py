@@ -8,11 +8,10 @@ import numpy as np
 
 from mfm_jax.evaluation.note_scores import CONSTANT, check_pitches
 from mfm_jax.music.instruments import DRUMS, category_of
-from mfm_jax.music.midi import MIDI_SUFFIXES, NoNotesError, read_midi
+from mfm_jax.music.midi import NoNotesError, read_midi
 from mfm_jax.music.notes import ON, PITCH, Notes, empty_notes, notes_in_seconds
 
 TABLE_SUFFIXES = (".csv", ".tsv")
-NOTE_SUFFIXES = (*MIDI_SUFFIXES, *TABLE_SUFFIXES)
 _NEEDED = ("onset_s", "offset_s", "pitch")
 
 

@@ -12,10 +12,11 @@ from mfm_jax.evaluation import note_scores as scores
 from mfm_jax.evaluation.charts import Series, chart, histogram
 from mfm_jax.evaluation.inputs import described, pair
 from mfm_jax.evaluation.matching import ONSET, ONSET_OFFSET, Pairs, Tolerance, match
-from mfm_jax.evaluation.note_files import NOTE_SUFFIXES, NoteList, read_notes
+from mfm_jax.evaluation.note_files import TABLE_SUFFIXES, NoteList, read_notes
 from mfm_jax.evaluation.note_scores import Counts, FrameCounts
 from mfm_jax.evaluation.records import Report, Row
 from mfm_jax.music.instruments import CATEGORIES, DRUMS
+from mfm_jax.music.midi import MIDI_SUFFIXES
 from mfm_jax.music.notes import OFF, ON, PITCH, Notes
 
 CROWD = 12  # notes sounding together that are told apart in the chart; more count as so many
@@ -56,7 +57,7 @@ def evaluate(reference: Path, generated: Path) -> Report:
     Raises:
         ValueError: a file is missing, unreadable or without a partner.
     """
-    pairs = pair(reference, generated, NOTE_SUFFIXES)
+    pairs, warnings = pair(reference, generated, MIDI_SUFFIXES, TABLE_SUFFIXES)
     done = [
         score(one.name, read_notes(one.reference, pedal), read_notes(one.generated, pedal), pedal)
         for pedal in (True, False)
@@ -76,7 +77,8 @@ def evaluate(reference: Path, generated: Path) -> Report:
         "settings": _settings(),
     }
     silent = sum(one.counts["onset"].empty for one in with_pedal)
-    warnings = [f"{silent} pairs have no pitched note on either side: they score 1"] if silent else []
+    if silent:
+        warnings.append(f"{silent} pairs have no pitched note on either side: they score 1")
     return Report(
         "notes",
         facts,

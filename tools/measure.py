@@ -7,7 +7,8 @@
     python tools/measure.py long       --pairs DIR --out long.json
 
 DIR holds `NAME.wav` + `NAME.mid` pairs: `tools/prepare_data.py` writes those of held-out pieces through the
-held-out bank; names that start with `piano` are counted apart. The judges are those of `tools/referee.py`.
+held-out bank; names that start with `piano` are counted apart. The judges are those of `mfm evaluate`;
+basic-pitch needs `pip install -e '.[eval]' && pip install --no-deps basic-pitch==0.4.0`.
 """
 
 import argparse
@@ -21,24 +22,46 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from referee import (
-    fluidsynth,
-    griffin_lim,
-    heard_notes,
-    onset_f1,
-    opus,
-    spectral_distances,
-    written_notes,
-)
 
 from mfm_jax.axes import SAMPLE_RATE
+from mfm_jax.evaluation.codec import opus
+from mfm_jax.evaluation.matching import match
+from mfm_jax.evaluation.note_files import read_notes
+from mfm_jax.evaluation.note_scores import counted
+from mfm_jax.evaluation.referees import referee
+from mfm_jax.evaluation.sound_distance import distances, griffin_lim
 from mfm_jax.music.audio import read_audio, write_audio
 from mfm_jax.music.instruments import CATEGORIES, DRUMS
 from mfm_jax.music.midi import read_midi, write_midi
-from mfm_jax.music.notes import Score
+from mfm_jax.music.notes import Notes, Score
 
-PROMPTS = Path(__file__).with_name("prompts.tsv")
+PROMPTS = Path(__file__).with_name("prompts.jsonl")
 Rows = dict[str, dict[str, float]]
+
+
+def heard_notes(path: Path) -> Notes:
+    """Give the notes that basic-pitch hears in a file, in seconds."""
+    return referee("basic-pitch")(path)
+
+
+def written_notes(path: Path) -> Notes:
+    """Give the pitched notes of a MIDI file, in seconds."""
+    return read_notes(path, pedal=True).pitched
+
+
+def onset_f1(reference: Notes, estimate: Notes) -> float:
+    """Give the onset F1: right pitch, onset within 50 ms, offsets ignored."""
+    return counted(reference, estimate, match(reference, estimate)).f1
+
+
+def fluidsynth(midi: Path, bank: Path, out: Path) -> None:
+    """Render a MIDI file with a sound bank to a mono wave at 44.1 kHz, peak 0.9."""
+    with tempfile.TemporaryDirectory() as folder:
+        raw = Path(folder) / "raw.wav"
+        command = ["fluidsynth", "-ni", "-q", "-g", "0.5", "-r", str(SAMPLE_RATE), "-F", raw, bank, midi]
+        subprocess.run(command, check=True, capture_output=True)
+        wave = read_audio(raw)
+    write_audio(out, wave * (0.9 / max(np.abs(wave).max(), 1e-6)), SAMPLE_RATE)
 
 
 def mfm(*arguments: object) -> float:
@@ -68,7 +91,7 @@ def measure_vae(pairs: Path, work: Path) -> Rows:
     scores = []
     for path in waves:
         original, heard = read_audio(path), heard_notes(path)
-        opus(path, work / "opus.wav")
+        write_audio(work / "opus.wav", opus(original, 32.0)[0], SAMPLE_RATE)
         write_audio(work / "gl.wav", griffin_lim(original), SAMPLE_RATE)
         noise = np.random.default_rng(0).standard_normal(len(original)).astype(np.float32)
         write_audio(work / "flat.wav", _with_mean_spectrum(noise, original), SAMPLE_RATE)
@@ -79,8 +102,10 @@ def measure_vae(pairs: Path, work: Path) -> Rows:
             "noise with the mean spectrum": work / "flat.wav",
         }
         for row, rebuilt in rows.items():
-            distances = spectral_distances(original, read_audio(rebuilt))
-            scores += [(row, f"{name} dB", value) for name, value in distances.items()]
+            sound = read_audio(rebuilt)
+            length = min(len(original), len(sound))
+            found = distances(original[:length], sound[:length])
+            scores += [(row, name, value) for name, value in found.items()]
             scores.append((row, f"{group(path)} F1 to original", onset_f1(heard, heard_notes(rebuilt))))
     return mean_rows(scores)
 
@@ -126,21 +151,22 @@ def measure_synthesise(pairs: Path, work: Path, bank: Path) -> Rows:
 
 def measure_generate(work: Path) -> Rows:
     """32 prompts: notes in the asked instruments, the asked tempo, and audio that agrees with its score."""
-    rows = [line.split("\t") for line in PROMPTS.read_text().splitlines() if line and line[0] != "#"]
-    prompts = [row[0] for row in rows]
+    rows = [json.loads(line) for line in PROMPTS.read_text().splitlines()]
+    prompts = [row["prompt"] for row in rows]
     mfm("generate", *prompts, "--out", work / "made", "--seconds", 20, "--seed", 1)
     folders = sorted(p for p in (work / "made").iterdir() if p.is_dir())
     by_prompt = {json.loads((f / "params.json").read_text())["prompt"]: f for f in folders}
     scores = []
-    for prompt, tempo, categories in rows:
+    for row in rows:
+        prompt, tempo = row["prompt"], row.get("tempo")
         folder = by_prompt[prompt]
         score = read_midi(folder / "score.mid")
-        wanted = {CATEGORIES.index(c) for c in categories.split(",") if c}
+        wanted = {CATEGORIES.index(c) for c in row.get("instruments", [])}
         present = {t.instrument.category for t in score.tracks if len(t.notes)}
         scores.append(("ours", "asked instruments present %", 100.0 * (wanted <= present)))
         scores.append(("ours", "no other instruments %", 100.0 * (not wanted or present <= wanted)))
         if tempo:
-            scores.append(("ours", "tempo exact %", 100.0 * (abs(score.tempo.bpm[0] - float(tempo)) < 0.01)))
+            scores.append(("ours", "tempo exact %", 100.0 * (abs(score.tempo.bpm[0] - tempo) < 0.01)))
         notes = written_notes(folder / "score.mid")
         scores.append(("ours", "notes a second", len(notes) / 20))
         if wanted != {DRUMS}:

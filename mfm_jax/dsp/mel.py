@@ -1,9 +1,13 @@
-"""Triangular filters on mel scales, as the front ends of published networks have them."""
+"""Spectra and triangular filters on mel scales, as the front ends of published networks have them."""
 
 from functools import lru_cache
 from typing import Literal
 
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
+
+from mfm_jax.dsp.spectral import hann
 
 Scale = Literal["slaney", "htk"]
 _SLANEY_STEP = 200 / 3  # Hz a mel below the knee
@@ -52,3 +56,17 @@ def mel_filters(
     if unit_area:
         filters *= 2 / (edges[2:] - edges[:-2])[None]
     return filters.astype(np.float32)
+
+
+def power_frames(
+    wave: Float[Array, "B S"], size: int, hop: int, length: int | None = None
+) -> Float[Array, "B F K"]:
+    """Power spectra under a Hann window of frames that lie wholly inside, the first at sample 0.
+
+    Any size and hop, K = length / 2 + 1; frames are filled up with zeros to the `length` of the transform.
+    Not scaled: a sinusoid of amplitude 1 reads the square of half the window's sum.
+    """
+    starts = np.arange((wave.shape[1] - size) // hop + 1) * hop
+    frames = wave[:, starts[:, None] + np.arange(size)[None]] * hann(size)[None, None]
+    spectrum = jnp.fft.rfft(frames, n=length)
+    return jnp.real(spectrum) ** 2 + jnp.imag(spectrum) ** 2

@@ -87,7 +87,7 @@ def _two_sources(kind: argparse.ArgumentParser, what: str) -> None:
 
 def _embedding(kind: argparse.ArgumentParser) -> None:
     kind.add_argument(
-        "--embedder", default="vae", help="vae (default), musicnn-mtt, musicnn-msd, vggish: with --weights"
+        "--embedder", default="vae", help="vae (default), musicnn-mtt, musicnn-msd, vggish, clap-laion"
     )
     kind.add_argument("--weights", type=Path, metavar="FILE", help="the embedder's published weights")
     kind.add_argument(

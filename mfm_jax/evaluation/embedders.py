@@ -9,12 +9,12 @@ import jax.numpy as jnp
 from mfm_jax.axes import Frames, Params, Wave
 from mfm_jax.checkpoint import load_weights, weights_hash
 from mfm_jax.config import build
-from mfm_jax.evaluation import musicnn, vggish
+from mfm_jax.evaluation import clap, musicnn, vggish
 from mfm_jax.evaluation.embedding import Embedder
 from mfm_jax.models.vae import VAE, VAEConfig
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
-NAMES = ("vae", "musicnn-mtt", "musicnn-msd", "vggish")
+NAMES = ("vae", "musicnn-mtt", "musicnn-msd", "vggish", "clap-laion")
 VAE_POOL = 32  # VAE frames averaged to one: 186 ms
 VAE_MARGIN = 32  # VAE frames of surroundings
 VAE_WINDOW = 960  # VAE frames kept of a window
@@ -38,6 +38,8 @@ def embedder(name: str, weights: Path | None = None) -> Embedder:
         raise ValueError(f"embedder {name}: give its published weights with --weights FILE")
     if name == "vggish":
         return vggish.embedder(weights)
+    if name == "clap-laion":
+        return clap.embedder(weights)
     return musicnn.embedder(weights, name.removeprefix("musicnn-").upper())
 
 

@@ -15,8 +15,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from mfm_jax.dsp.mel import mel_filters
-from mfm_jax.dsp.spectral import hann
+from mfm_jax.dsp.mel import mel_filters, power_frames
 from mfm_jax.evaluation.embedding import Embedder
 from mfm_jax.evaluation.tf_checkpoint import tensors
 from mfm_jax.music.files import existing
@@ -95,11 +94,7 @@ def _embed(weights: Weights, windows: Float[Array, "B S"]) -> Float[Array, "B 1 
 
 def log_mel(wave: Float[Array, "B S"]) -> Float[Array, "B F M"]:
     """Front end: log10(1 + 10,000 power), 96 mel bands of windows of 512 samples every 256."""
-    count = (wave.shape[1] - FFT) // HOP + 1
-    frames = jnp.stack([wave[:, k * HOP : k * HOP + FFT] for k in range(count)], axis=1)
-    spectrum = jnp.fft.rfft(frames * hann(FFT)[None, None])
-    power = jnp.real(spectrum) ** 2 + jnp.imag(spectrum) ** 2
-    return jnp.log10(1 + 1e4 * (power @ mel_filters(RATE, FFT, MELS, 0.0, RATE / 2)))
+    return jnp.log10(1 + 1e4 * (power_frames(wave, FFT, HOP) @ mel_filters(RATE, FFT, MELS, 0.0, RATE / 2)))
 
 
 def hidden(weights: Weights, mel: Float[Array, "B F M"]) -> Float[Array, "B 200"]:

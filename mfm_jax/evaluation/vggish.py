@@ -11,8 +11,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from mfm_jax.dsp.mel import hz_to_mel
-from mfm_jax.dsp.spectral import hann
+from mfm_jax.dsp.mel import hz_to_mel, power_frames
 from mfm_jax.evaluation import foreign
 from mfm_jax.evaluation.embedding import Embedder
 
@@ -31,7 +30,12 @@ NEEDED = {"features.0.weight": (64, 1, 3, 3), "embeddings.4.weight": (WIDTH, 409
 
 def embedder(path: Path) -> Embedder:
     """A frame for each 0.96 s."""
-    weights, digest = foreign.load(path, "VGGish", NEEDED)
+    arrays, digest = foreign.read(path, "VGGish")
+    for name, shape in NEEDED.items():
+        found = arrays.get(name, np.zeros(0)).shape
+        if found != shape:
+            raise ValueError(f"{path}: not VGGish: {name} is {found}, must be {shape}")
+    weights = {name: jnp.asarray(array) for name, array in arrays.items()}
     return Embedder("vggish", RATE, WIDTH, SPAN, STEP, 0, 1, digest, lambda windows: _embed(weights, windows))
 
 
@@ -42,9 +46,7 @@ def _embed(weights: foreign.Weights, windows: Float[Array, "B S"]) -> Float[Arra
 
 def log_mel(wave: Float[Array, "B S"]) -> Float[Array, "B F M"]:
     """Front end: log(0.01 + magnitude) in 64 bands, triangles on the mel axis itself, every 10 ms."""
-    count = (wave.shape[1] - WINDOW) // HOP + 1
-    frames = jnp.stack([wave[:, k * HOP : k * HOP + WINDOW] for k in range(count)], axis=1)
-    magnitudes = jnp.abs(jnp.fft.rfft(frames * hann(WINDOW)[None, None], n=FFT))
+    magnitudes = jnp.sqrt(power_frames(wave, WINDOW, HOP, FFT))
     return jnp.log(magnitudes @ _filters() + _OFFSET)
 
 

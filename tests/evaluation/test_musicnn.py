@@ -32,6 +32,7 @@ def random_weights() -> Arrays:
     return {key: value.astype(np.float32) for key, value in weights.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 def test_the_network_equals_the_same_layers_in_torch() -> None:
     torch = pytest.importorskip("torch")

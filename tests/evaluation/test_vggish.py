@@ -44,7 +44,7 @@ def test_the_network_equals_torch(tmp_path: Path) -> None:
     weights = {name: jnp.asarray(value) for name, value in state.items()}
     np.testing.assert_allclose(np.asarray(vggish.network(weights, jnp.asarray(mel))), wanted, atol=1e-5)
     path = tmp_path / "vggish.safetensors"
-    save_file({f"model.{name}": value for name, value in state.items()}, path)
+    save_file(state, path)
     frames = embedder("vggish", path)(np.zeros(3 * vggish.RATE, np.float32))
     assert frames.shape == (3, 128)
 

@@ -37,6 +37,11 @@ def add_kinds(parser: argparse.ArgumentParser) -> None:
     kind.add_argument("--gate-cap", type=float, metavar="X", help="soft cap of Large's gates (15)")
     kind.add_argument("--logit-cap", type=float, metavar="X", help="soft cap of logits (Large 30, 2024 none)")
 
+    kind = _kind(
+        kinds, "tensors", "a torch file -> its tensors as safetensors, for mfm evaluate fad --weights"
+    )
+    kind.add_argument("file", type=Path, metavar="FILE", help="such as CLAP's .pt")
+
 
 def _kind(kinds: Any, name: str, summary: str) -> argparse.ArgumentParser:
     kind: argparse.ArgumentParser = kinds.add_parser(name, help=summary, description=summary)
@@ -63,6 +68,10 @@ def run(options: dict[str, Any]) -> None:
                 late=not options["compensate"],
             )
             print("\n".join(lines))
+        case "tensors":
+            from mfm_jax.convert import tensors_only
+
+            print(tensors_only.convert(**options))
         case "xlstm":
             from mfm_jax.convert.xlstm_files import export_file, import_file
 

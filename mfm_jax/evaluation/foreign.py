@@ -24,5 +24,5 @@ def read(path: Path, network: str) -> tuple[dict[str, np.ndarray], str]:
         return load_file(file), weights_hash(file)
     except SafetensorError as error:
         raise ValueError(
-            f"{file}: not a safetensors file ({error}); save the published state dict of {network} as one"
+            f"{file}: not safetensors ({error}); {network}'s torch file: mfm convert tensors FILE --out DIR"
         ) from None

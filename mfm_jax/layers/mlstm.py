@@ -141,34 +141,36 @@ def chunkwise(
     resets = None if reset is None else jnp.broadcast_to(reset[:, None], igate.shape)
     last = _last_maximum(igate, log_f, state.maximum, resets)
 
-    def cut(a: Array, fill: float = 0) -> Array:
-        """[B, H, T, ...] -> [chunks, B*H, steps, ...], the end padded."""
+    def flat(a: Array, fill: float = 0.0) -> Array:
+        """[B, H, T, ...] -> [B*H, chunks*size, ...], the end padded."""
         a = a.reshape(batch * heads, length, *a.shape[3:])
-        if count * size != length:
-            widths = [(0, 0), (0, count * size - length)] + [(0, 0)] * (a.ndim - 2)
-            a = jnp.pad(a, widths, constant_values=fill)
-        return jnp.moveaxis(a.reshape(batch * heads, count, size, *a.shape[2:]), 1, 0)
+        if count * size == length:
+            return a
+        widths = [(0, 0), (0, count * size - length)] + [(0, 0)] * (a.ndim - 2)
+        return jnp.pad(a, widths, constant_values=fill)
 
-    # The ones make the last column of the memory the normaliser, so that one product serves both.
-    values = jnp.concatenate([v, jnp.ones((*v.shape[:-1], 1), v.dtype)], axis=-1)
-    scaled = q * jnp.asarray(key_width**-0.5, q.dtype)
+    def by_chunk(a: Array, fill: float = 0.0) -> Array:
+        """[B, H, T] -> [chunks, B*H, size]."""
+        return jnp.moveaxis(flat(a, fill).reshape(batch * heads, count, size), 1, 0)
 
     # The result does not depend on the maximum (but for EPS): gradients skip it inside, and enter and leave
     # through these two factors, which are 1.
-    entry = jnp.exp(state.maximum - jax.lax.stop_gradient(state.maximum))
-    exit_ = jnp.exp(jax.lax.stop_gradient(last) - last)
-    memory = jnp.concatenate([state.memory, state.normaliser[..., None]], axis=-1) * entry[..., None, None]
-    memory = memory.reshape(batch * heads, key_width, -1).astype(wide)
-    gates = cut(igate, NEVER), cut(log_f)
+    entry = jnp.exp(state.maximum - jax.lax.stop_gradient(state.maximum))[..., None]
+    exit_ = jnp.exp(jax.lax.stop_gradient(last) - last)[..., None]
+    memory = (state.memory * entry[..., None]).reshape(batch * heads, key_width, -1).astype(wide)
+    normaliser = (state.normaliser * entry).reshape(batch * heads, key_width).astype(wide)
+    gates = by_chunk(igate, NEVER), by_chunk(log_f)
     weights = mlstm_chunks.gate_weights(
         *jax.lax.stop_gradient((*gates, state.maximum.reshape(-1).astype(wide))),
-        None if resets is None else cut(resets),
+        None if resets is None else by_chunk(resets),
     )
-    h, memory = mlstm_chunks.run(cut(scaled), cut(k), cut(values), *gates, memory, weights)
-
-    memory = memory.reshape(batch, heads, *memory.shape[1:]) * exit_[..., None, None]
-    h = jnp.moveaxis(h, 0, 1).reshape(batch, heads, count * size, -1)[:, :, :length]
-    return h, MLSTMState(memory[..., :-1], memory[..., -1], last)
+    scaled = q * jnp.asarray(key_width**-0.5, q.dtype)
+    h, memory, normaliser = mlstm_chunks.run(
+        flat(scaled), flat(k), flat(v), *gates, memory, normaliser, weights
+    )
+    h = h[:, :length].reshape(v.shape)
+    memory = memory.reshape(state.memory.shape) * exit_[..., None]
+    return h, MLSTMState(memory, normaliser.reshape(state.normaliser.shape) * exit_, last)
 
 
 def _last_maximum(igate: Array, log_f: Array, maximum: Array, reset: Array | None) -> Array:

@@ -22,6 +22,7 @@ from mfm_jax.layers import mlstm_chunks
 from mfm_jax.layers.mlstm_chunks import EPS
 
 FLOAT32 = jnp.dtype("float32")
+CHUNKS = {"cpu": 32, "gpu": 64, "tpu": 128}  # steps of a chunk, by backend
 NEVER = -1e30  # an input gate that writes nothing: finite, so that no difference of two is NaN
 
 
@@ -120,17 +121,19 @@ def chunkwise(
     fgate: Float[Array, "B H T"],
     state: MLSTMState | None = None,
     reset: Bool[Array, "B T"] | None = None,
-    chunk: int = 64,
+    chunk: int | None = None,
 ) -> tuple[Float[Array, "B H T V"], MLSTMState]:
     """Advance T steps, any T, in near-equal chunks of at most `chunk` steps: linear in T.
 
-    Differentiable through the state in both directions.
+    Differentiable through the state in both directions. None for `chunk` is what suits the backend: 128 where
+    matrix units are 128 wide (TPU), 64 on GPU, 32 on CPU (`tools/benchmark_xlstm.py chunks`).
 
     Raises:
         ValueError: `chunk` is below 1.
     """
+    chunk = CHUNKS.get(jax.default_backend(), 64) if chunk is None else chunk
     if chunk < 1:
-        raise ValueError(f"chunk={chunk}: a chunk has at least one step; 64 suits most machines")
+        raise ValueError(f"chunk={chunk}: a chunk has at least one step; leave it out for what suits the machine")
     batch, heads, length, key_width = q.shape
     count = max(1, math.ceil(length / chunk))
     size = math.ceil(length / count)
@@ -163,11 +166,9 @@ def chunkwise(
     weights = mlstm_chunks.gate_weights(
         *jax.lax.stop_gradient((*gates, state.maximum.reshape(-1).astype(wide))),
         None if resets is None else by_chunk(resets),
+        key_width**-0.5,
     )
-    scaled = q * jnp.asarray(key_width**-0.5, q.dtype)
-    h, memory, normaliser = mlstm_chunks.run(
-        flat(scaled), flat(k), flat(v), *gates, memory, normaliser, weights
-    )
+    h, memory, normaliser = mlstm_chunks.run(flat(q), flat(k), flat(v), *gates, memory, normaliser, weights)
     h = h[:, :length].reshape(v.shape)
     memory = memory.reshape(state.memory.shape) * exit_[..., None]
     return h, MLSTMState(memory, normaliser.reshape(state.normaliser.shape) * exit_, last)

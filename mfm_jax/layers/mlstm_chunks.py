@@ -9,12 +9,13 @@ recurrence and b the sum of log forget gates from the start of the chunk::
 
 The result depends on gates only through sums i_s + b_t - b_s, wherever k_s meets q_t. Their gradients are
 therefore read off those of q and k: `di_s = k_s.dk_s` and `db_t = q_t.dq_t - k_t.dk_t`, with no sum
-over L x L; summed over all later steps, the same tells what the state at the end of a chunk owes to the decay.
-Only the states at the chunks' boundaries are kept; chunks are cut out of, and pasted into, whole arrays
+over L x L, and q.dq again off h.dh. Summed over all later steps, the same tells what the state at the end of a chunk owes to the decay.
+Kept for it are the states at the chunks' boundaries and the weighted scores; chunks are cut out of, and pasted into, whole arrays
 [G, T, ...], so that nothing is copied but the chunk at hand.
 """
 
 import functools
+import math
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -28,10 +29,11 @@ class Weights(NamedTuple):
     """What the gates come to, all [N, G, L]; every exponential is of something not above 0."""
 
     source: Array  # i - b
-    target: Array  # b - m
-    history: Array  # weight of the memory that enters the chunk
+    target: Array  # b - m, and the log of the queries' scale
+    history: Array  # weight of the memory that enters the chunk, times the queries' scale
     write: Array  # weight of each step in the memory that leaves it
     floor: Array  # exp(-m)
+    keep: Array  # [N, G]: what the chunk leaves of the memory that enters it
     segment: Array | None  # resets so far in the chunk
 
 
@@ -40,8 +42,9 @@ def gate_weights(
     log_f: Float[Array, "N G L"],
     maximum: Float[Array, " G"],
     reset: Bool[Array, "N G L"] | None,
+    scale: float,
 ) -> Weights:
-    """Turn gates into weights, given the maximum that enters the first chunk."""
+    """Turn gates into weights, given the maximum that enters the first chunk and the scale of the queries."""
     decay = jnp.cumsum(log_f, axis=-1)
     reach, peak, segment = decay, igate, None
     restart = log_f
@@ -65,9 +68,9 @@ def gate_weights(
     write = source + target[..., -1:]
     if segment is not None:
         write = jnp.where(segment == segment[..., -1:], write, -jnp.inf)
-    return Weights(
-        source, target, jnp.exp(reach + before[..., None] - m), jnp.exp(write), jnp.exp(-m), segment
-    )
+    history = jnp.exp(reach + before[..., None] - m)
+    target, scaled = target + math.log(scale), scale * history
+    return Weights(source, target, scaled, jnp.exp(write), jnp.exp(-m), history[..., -1], segment)
 
 
 @jax.custom_vjp
@@ -81,7 +84,7 @@ def run(
     normaliser: Float[Array, "G K"],
     weights: Weights,
 ) -> tuple[Float[Array, "G T V"], Float[Array, "G K V"], Float[Array, "G K"]]:
-    """Advance over all chunks, T = N * L -> outputs, last memory, last normaliser; q comes scaled.
+    """Advance over all chunks, T = N * L -> outputs, last memory, last normaliser.
 
     `weights` count as constants: the gates they were made of are there to receive their gradients.
     """
@@ -109,22 +112,18 @@ def _forward(
     ) -> tuple[tuple[Array, Array, Array], tuple[Array, ...]]:
         (memory, normaliser, outputs), (place, w) = carry, chunk
         qs, ks, vs = (_cut(a, place, size) for a in (q, k, v))
-        history = w.history[..., None]
-        scores = dot("gtk,gsk->gts", qs, ks) * _pairs(w)
-        out = dot("gts,gsv->gtv", scores.astype(v.dtype), vs)
-        out = out + history * dot("gtk,gkv->gtv", qs, memory.astype(q.dtype))
-        mass = _row_sums(scores) + w.history * dot("gtk,gk->gt", qs, normaliser.astype(q.dtype))
-        h = out * _inverse(mass, w)[..., None]
-        written = w.write[..., None] * ks
-        keep = history[:, -1]
-        after = keep[..., None] * memory + dot("gsk,gsv->gkv", written.astype(k.dtype), vs)
-        mass_after = keep * normaliser + written.sum(1)
-        outputs = _paste(outputs, h.astype(v.dtype), place, size)
-        return (after, mass_after, outputs), (memory, normaliser, mass)
+        scores = (dot("gtk,gsk->gts", qs, ks) * _pairs(w)).astype(v.dtype)
+        past = dot("gtk,gkv->gtv", qs, memory.astype(q.dtype))
+        out = dot("gts,gsv->gtv", scores, vs) + w.history[..., None] * past
+        mass = _row_sums(scores, memory.dtype) + w.history * dot("gtk,gk->gt", qs, normaliser.astype(q.dtype))
+        h = (out * _inverse(mass, w)[..., None]).astype(v.dtype)
+        written = (w.write[..., None] * ks).astype(k.dtype)
+        after = w.keep[:, None, None] * memory + dot("gsk,gsv->gkv", written, vs)
+        mass_after = w.keep[:, None] * normaliser + dot("gsk,gs->gk", ks, w.write.astype(k.dtype))
+        return (after, mass_after, _paste(outputs, h, place, size)), (memory, normaliser, mass, scores)
 
-    places = jnp.arange(igate.shape[0])
-    start = memory, normaliser, jnp.zeros(v.shape, v.dtype)
-    (*last, h), states = jax.lax.scan(body, start, (places, weights))
+    start = memory, normaliser, _blank(v, 0)
+    (*last, h), states = jax.lax.scan(body, start, (jnp.arange(len(weights.source)), weights))
     return (h, *last), (q, k, v, weights, h, states, tuple(last))
 
 
@@ -135,37 +134,38 @@ def _backward(residuals: tuple[Any, ...], cotangents: _Outputs) -> tuple[Array |
     dot = _dot(d_last[0])
 
     def body(carry: tuple[Any, ...], chunk: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Array, Array]]:
-        (d_memory, d_normaliser, d_later, slopes), (place, w, (memory, normaliser, mass)) = carry, chunk
+        (d_memory, d_normaliser, d_later, slopes), (place, w, states) = carry, chunk
+        memory, normaliser, mass, scores = states
         qs, ks, vs, hs, d_out = (_cut(a, place, size) for a in (q, k, v, h, d_h))
-        d_out = d_out * _inverse(mass, w)[..., None]
-        d_mass = jnp.where(jnp.abs(mass) > w.floor, -jnp.sign(mass) * _row_sums(d_out * hs), 0)[..., None]
-        d_out = d_out.astype(dtype)
+        inverse, free = _inverse(mass, w), jnp.abs(mass) > w.floor
+        slope = _row_sums(d_out * hs, mass.dtype)
+        d_mass = jnp.where(free, -jnp.sign(mass) * slope * inverse, 0)
+        d_out = (d_out * inverse[..., None]).astype(dtype)
 
         pairs, history, write = _pairs(w), w.history[..., None], w.write[..., None]
-        scores = (dot("gtk,gsk->gts", qs, ks) * pairs).astype(dtype)
-        d_scores = ((dot("gtv,gsv->gts", d_out, vs) + d_mass) * pairs).astype(dtype)
-        d_past = dot("gtv,gkv->gtk", d_out, memory.astype(dtype)) + d_mass * normaliser[:, None]
+        d_scores = ((dot("gtv,gsv->gts", d_out, vs) + d_mass[..., None]) * pairs).astype(dtype)
+        d_past = dot("gtv,gkv->gtk", d_out, memory.astype(dtype)) + d_mass[..., None] * normaliser[:, None]
         d_q = dot("gts,gsk->gtk", d_scores, ks) + history * d_past
         d_future = dot("gsv,gkv->gsk", vs, d_memory.astype(dtype)) + d_normaliser[:, None]
         d_k = dot("gts,gtk->gsk", d_scores, qs) + write * d_future
         d_v = dot("gts,gtv->gsv", scores, d_out) + write * dot("gsk,gkv->gsv", ks, d_memory.astype(dtype))
 
-        d_igate = _row_sums(ks * d_k)
-        d_decay = _row_sums(qs * d_q) - d_igate
+        # q.dq, by Euler: h is of degree 1 in q below the floor, of degree 0 (but for EPS) above it.
+        d_igate = _row_sums(ks * d_k, mass.dtype)
+        d_decay = jnp.where(free, EPS * inverse * slope, slope) - d_igate
         earlier = d_decay if w.segment is None else jnp.where(w.segment == 0, d_decay, 0)
-        keep = w.history[:, -1]
-        d_before = jnp.where(keep > 0, d_later, 0) + earlier.sum(1)
+        d_before = jnp.where(w.keep > 0, d_later, 0) + earlier.sum(1)
         d_decay = d_decay.at[:, -1].add(d_later)
 
-        asked = history * qs
-        d_memory = keep[:, None, None] * d_memory + dot("gtk,gtv->gkv", asked.astype(dtype), d_out)
-        d_normaliser = keep[:, None] * d_normaliser + (asked * d_mass).sum(1)
+        asked = (history * qs).astype(dtype)
+        d_memory = w.keep[:, None, None] * d_memory + dot("gtk,gtv->gkv", asked, d_out)
+        d_normaliser = w.keep[:, None] * d_normaliser + dot("gtk,gt->gk", asked, d_mass.astype(dtype))
         slopes = tuple(_paste(a, b.astype(dtype), place, size) for a, b in zip(slopes, (d_q, d_k, d_v)))
         return (d_memory, d_normaliser, d_before, slopes), (d_igate, d_decay)
 
     # What the decay up to the end of a chunk does for all later steps, the last state included.
     d_later = sum(jnp.einsum("g...,g...->g", a, b) for a, b in zip(d_last, last))
-    start = *d_last, d_later, tuple(jnp.zeros(a.shape, dtype) for a in (q, k, v))
+    start = *d_last, d_later, tuple(_blank(a, n) for n, a in enumerate((q, k, v), 1))
     chunks = jnp.arange(len(weights.source)), weights, states
     (d_memory, d_normaliser, _, slopes), (d_igate, d_decay) = jax.lax.scan(body, start, chunks, reverse=True)
     d_log_f = jnp.flip(jnp.cumsum(jnp.flip(d_decay, -1), axis=-1), -1)
@@ -186,13 +186,18 @@ def _paste(a: Array, chunk: Array, place: Array, size: int) -> Array:
     return jax.lax.dynamic_update_slice_in_dim(a, chunk, place * size, axis=1)
 
 
+def _blank(a: Array, number: int) -> Array:
+    """An array like `a`, to be written over. Of equal numbers XLA would make one array, and copies of it."""
+    return jnp.full(a.shape, number, a.dtype)
+
+
 def _inverse(mass: Array, w: Weights) -> Array:
     return 1 / (jnp.maximum(jnp.abs(mass), w.floor) + EPS)
 
 
-def _row_sums(a: Array) -> Array:
+def _row_sums(a: Array, dtype: Any) -> Array:
     """Sum over the last axis as a product with ones: XLA on CPU adds along a row one number at a time."""
-    return jnp.einsum("gts,s->gt", a, jnp.ones(a.shape[-1], a.dtype))
+    return jnp.einsum("gts,s->gt", a, jnp.ones(a.shape[-1], a.dtype), preferred_element_type=dtype)
 
 
 def _pairs(w: Weights) -> Array:

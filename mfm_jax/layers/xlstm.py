@@ -34,7 +34,7 @@ class XLSTMConfig:
     slstm_layers: tuple[int, ...] = ()  # positions of sLSTM blocks; the others are mLSTM
     gate_cap: float = 15.0  # gates are `cap * tanh(x / cap)`
     igate_bias: float = -10.0  # at the start every block writes almost nothing
-    chunk: int = 64  # steps per chunk of the mLSTM
+    chunk: int | None = None  # steps per chunk of the mLSTM; None suits the backend
     remat: Remat = "none"
 
     def __post_init__(self) -> None:
@@ -98,7 +98,7 @@ def advance_mlstm(
     gates: Float[Array, "B T 2 H"],
     state: mlstm.MLSTMState,
     reset: Bool[Array, "B T"] | None,
-    chunk: int,
+    chunk: int | None,
 ) -> tuple[Float[Array, "B T H V"], mlstm.MLSTMState]:
     """Advance the mLSTM cell T steps; T = 1 takes the step form. `gates` are i and f before activation."""
     if q.shape[1] == 1:

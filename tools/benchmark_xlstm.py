@@ -1,6 +1,6 @@
 """Time the xLSTM cells and a decoder beside the published implementations, on one core, as ratios.
 
-Usage: python tools/benchmark_xlstm.py [cell | chunks | decode | position | all] [--json FILE] [--plot FILE.png]
+Usage: python tools/benchmark_xlstm.py [cell | chunks | decode | position | all] [--json FILE] [--plot FILE]
 
 Every row is a process of its own, pinned to one core with one thread; times are CPU seconds, the least of the
 repeats. Peers (`pip install -e '.[parity]'`) run in turn with ours, and the table gives peer / ours.

@@ -49,7 +49,7 @@ def cell_inputs(batch: int, length: int, key: int) -> tuple[Any, ...]:
 
 
 def native_chunkwise() -> Callable[..., Any]:
-    """Give mlstm_kernels' chunkwise form in JAX, past its packages, which no one can import without Triton."""
+    """Give mlstm_kernels' chunkwise form in JAX, past its packages, which need Triton."""
     import mlstm_kernels
 
     for name in ("mlstm_kernels.jax", "mlstm_kernels.jax.chunkwise"):

@@ -133,7 +133,9 @@ def chunkwise(
     """
     chunk = CHUNKS.get(jax.default_backend(), 64) if chunk is None else chunk
     if chunk < 1:
-        raise ValueError(f"chunk={chunk}: a chunk has at least one step; leave it out for what suits the machine")
+        raise ValueError(
+            f"chunk={chunk}: a chunk has at least one step; leave it out for what suits the machine"
+        )
     batch, heads, length, key_width = q.shape
     count = max(1, math.ceil(length / chunk))
     size = math.ceil(length / count)

@@ -8,10 +8,10 @@ recurrence and b the sum of log forget gates from the start of the chunk::
     mass = row sums of (q k^T) * weight + history * (q.normaliser)      h = out / (max(|mass|, exp(-m)) + eps)
 
 The result depends on gates only through sums i_s + b_t - b_s, wherever k_s meets q_t. Their gradients are
-therefore read off those of q and k: `di_s = k_s.dk_s` and `db_t = q_t.dq_t - k_t.dk_t`, with no sum
-over L x L, and q.dq again off h.dh. Summed over all later steps, the same tells what the state at the end of a chunk owes to the decay.
-Kept for it are the states at the chunks' boundaries and the weighted scores; chunks are cut out of, and pasted into, whole arrays
-[G, T, ...], so that nothing is copied but the chunk at hand.
+therefore read off those of q and k, with no sum over L x L: `di_s = k_s.dk_s`, `db_t = q_t.dq_t - k_t.dk_t`;
+and q.dq is read off h.dh. Summed over all later steps, `db` tells what the state at the end of a chunk owes
+to the decay. Kept for the backward pass are the states at the chunks' boundaries and the weighted scores.
+Chunks are cut out of, and pasted into, whole arrays [G, T, ...]: nothing is copied but the chunk at hand.
 """
 
 import functools
@@ -117,62 +117,64 @@ def _forward(
         out = dot("gts,gsv->gtv", scores, vs) + w.history[..., None] * past
         mass = _row_sums(scores, memory.dtype) + w.history * dot("gtk,gk->gt", qs, normaliser.astype(q.dtype))
         h = (out * _inverse(mass, w)[..., None]).astype(v.dtype)
-        written = (w.write[..., None] * ks).astype(k.dtype)
-        after = w.keep[:, None, None] * memory + dot("gsk,gsv->gkv", written, vs)
+        written = _turned((w.write[..., None] * ks).astype(k.dtype))
+        after = w.keep[:, None, None] * memory + dot("gks,gsv->gkv", written, vs)
         mass_after = w.keep[:, None] * normaliser + dot("gsk,gs->gk", ks, w.write.astype(k.dtype))
         return (after, mass_after, _paste(outputs, h, place, size)), (memory, normaliser, mass, scores)
 
     start = memory, normaliser, _blank(v, 0)
-    (*last, h), states = jax.lax.scan(body, start, (jnp.arange(len(weights.source)), weights))
-    return (h, *last), (q, k, v, weights, h, states, tuple(last))
+    ends, states = jax.lax.scan(body, start, (jnp.arange(len(weights.source)), weights))
+    last, mass, h = ends
+    return (h, last, mass), (q, k, v, weights, h, states, (last, mass))
 
 
 def _backward(residuals: tuple[Any, ...], cotangents: _Outputs) -> tuple[Array | None, ...]:
-    q, k, v, weights, h, states, last = residuals
-    d_h, *d_last = cotangents
+    q, k, v, weights, h, (memories, normalisers, masses, scores), last = residuals
+    d_h, d_memory, d_normaliser = cotangents
     size, dtype = weights.source.shape[-1], q.dtype
-    dot = _dot(d_last[0])
+    dot = _dot(d_memory)
+    final = _dots(d_memory, last[0]) + _dots(d_normaliser, last[1])
+    inverse, free = _inverse(masses, weights), jnp.abs(masses) > weights.floor
+    mass_slope = jnp.where(free, -jnp.sign(masses) * inverse, 0)
 
     def body(carry: tuple[Any, ...], chunk: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Array, Array]]:
-        (d_memory, d_normaliser, d_later, slopes), (place, w, states) = carry, chunk
-        memory, normaliser, mass, scores = states
+        d_memory, d_normaliser, slopes = carry
+        place, w, memory, normaliser, scores, inverse, mass_slope = chunk
         qs, ks, vs, hs, d_out = (_cut(a, place, size) for a in (q, k, v, h, d_h))
-        inverse, free = _inverse(mass, w), jnp.abs(mass) > w.floor
-        slope = _row_sums(d_out * hs, mass.dtype)
-        d_mass = jnp.where(free, -jnp.sign(mass) * slope * inverse, 0)
+        along = _row_sums(d_out * hs, memory.dtype)  # h.dh
+        d_mass = (mass_slope * along)[..., None]
         d_out = (d_out * inverse[..., None]).astype(dtype)
 
-        pairs, history, write = _pairs(w), w.history[..., None], w.write[..., None]
-        d_scores = ((dot("gtv,gsv->gts", d_out, vs) + d_mass[..., None]) * pairs).astype(dtype)
-        d_past = dot("gtv,gkv->gtk", d_out, memory.astype(dtype)) + d_mass[..., None] * normaliser[:, None]
+        history, write = w.history[..., None], w.write[..., None]
+        d_scores = ((dot("gtv,gsv->gts", d_out, vs) + d_mass) * _pairs(w)).astype(dtype)
+        d_past = dot("gtv,gkv->gtk", d_out, memory.astype(dtype)) + d_mass * normaliser[:, None]
         d_q = dot("gts,gsk->gtk", d_scores, ks) + history * d_past
         d_future = dot("gsv,gkv->gsk", vs, d_memory.astype(dtype)) + d_normaliser[:, None]
-        d_k = dot("gts,gtk->gsk", d_scores, qs) + write * d_future
-        d_v = dot("gts,gtv->gsv", scores, d_out) + write * dot("gsk,gkv->gsv", ks, d_memory.astype(dtype))
+        d_k = dot("gst,gtk->gsk", _turned(d_scores), qs) + write * d_future
+        d_v = dot("gst,gtv->gsv", _turned(scores), d_out)
+        d_v = d_v + write * dot("gsk,gkv->gsv", ks, d_memory.astype(dtype))
+        d_igate = _row_sums(ks * d_k, memory.dtype)
 
-        # q.dq, by Euler: h is of degree 1 in q below the floor, of degree 0 (but for EPS) above it.
-        d_igate = _row_sums(ks * d_k, mass.dtype)
-        d_decay = jnp.where(free, EPS * inverse * slope, slope) - d_igate
-        earlier = d_decay if w.segment is None else jnp.where(w.segment == 0, d_decay, 0)
-        d_before = jnp.where(w.keep > 0, d_later, 0) + earlier.sum(1)
-        d_decay = d_decay.at[:, -1].add(d_later)
-
-        asked = (history * qs).astype(dtype)
-        d_memory = w.keep[:, None, None] * d_memory + dot("gtk,gtv->gkv", asked, d_out)
-        d_normaliser = w.keep[:, None] * d_normaliser + dot("gtk,gt->gk", asked, d_mass.astype(dtype))
+        asked = _turned((history * qs).astype(dtype))
+        d_memory = w.keep[:, None, None] * d_memory + dot("gkt,gtv->gkv", asked, d_out)
+        d_normaliser = w.keep[:, None] * d_normaliser + dot("gkt,gt->gk", asked, d_mass[..., 0].astype(dtype))
         slopes = tuple(_paste(a, b.astype(dtype), place, size) for a, b in zip(slopes, (d_q, d_k, d_v)))
-        return (d_memory, d_normaliser, d_before, slopes), (d_igate, d_decay)
+        return (d_memory, d_normaliser, slopes), (d_igate, along)
 
+    start = d_memory, d_normaliser, tuple(_blank(a, n) for n, a in enumerate((q, k, v), 1))
+    chunks = jnp.arange(len(masses)), weights, memories, normalisers, scores, inverse, mass_slope
+    ends, (d_igate, along) = jax.lax.scan(body, start, chunks, reverse=True)
+    d_memory, d_normaliser, (d_q, d_k, d_v) = ends
+
+    # q.dq, by Euler: h is of degree 1 in q below the floor, of degree 0 (but for EPS) above it.
+    d_decay = jnp.where(free, EPS * inverse * along, along) - d_igate
     # What the decay up to the end of a chunk does for all later steps, the last state included.
-    d_later = sum(jnp.einsum("g...,g...->g", a, b) for a, b in zip(d_last, last))
-    start = *d_last, d_later, tuple(_blank(a, n) for n, a in enumerate((q, k, v), 1))
-    chunks = jnp.arange(len(weights.source)), weights, states
-    (d_memory, d_normaliser, _, slopes), (d_igate, d_decay) = jax.lax.scan(body, start, chunks, reverse=True)
-    d_log_f = jnp.flip(jnp.cumsum(jnp.flip(d_decay, -1), axis=-1), -1)
+    later = _sums_from(jnp.concatenate([d_decay.sum(-1)[1:], final[None]]), 0)
+    d_log_f = _sums_from(d_decay, -1) + later[..., None]
     if weights.segment is not None:
         starts = jnp.diff(weights.segment, axis=-1, prepend=0) > 0
         d_log_f = jnp.where(starts, 0, d_log_f)
-    return *slopes, d_igate, d_log_f, d_memory, d_normaliser, None
+    return d_q, d_k, d_v, d_igate, d_log_f, d_memory, d_normaliser, None
 
 
 run.defvjp(_forward, _backward)
@@ -193,6 +195,20 @@ def _blank(a: Array, number: int) -> Array:
 
 def _inverse(mass: Array, w: Weights) -> Array:
     return 1 / (jnp.maximum(jnp.abs(mass), w.floor) + EPS)
+
+
+def _turned(a: Array) -> Array:
+    """Swap the last two axes; on CPU for good, because XLA's products of turned matrices are slow there."""
+    turned = jnp.swapaxes(a, -1, -2)
+    return jax.lax.optimization_barrier(turned) if jax.default_backend() == "cpu" else turned
+
+
+def _sums_from(a: Array, axis: int) -> Array:
+    return jnp.flip(jnp.cumsum(jnp.flip(a, axis), axis), axis)
+
+
+def _dots(a: Array, b: Array) -> Array:
+    return jnp.einsum("g...,g...->g", a, b)
 
 
 def _row_sums(a: Array, dtype: Any) -> Array:

@@ -103,12 +103,10 @@ def apply_blocks(
         state = jax.tree.map(lambda a, s=start, n=length: a[s : s + n], states[scalar])
         extras = tuple(a[positions.start : positions.stop] for a in per_layer)
         if owner.has_variable("params", f"{name}_layer_0"):
-            layers = []
             for n in range(length):
                 one, *numbers = jax.tree.map(lambda a, n=n: a[n], (state, *extras))
                 x, one = block(config, scalar, name=f"{name}_layer_{n}")(x, one, reset, *numbers)
-                layers.append(one)
-            state = jax.tree.map(lambda *parts: jnp.stack(parts), *layers)
+                state = jax.tree.map(lambda a, b, n=n: a.at[n].set(b), state, one)  # in place, in a loop
         else:
             scanned = _scanned(block, config.remat, length, len(extras))
             x, state = scanned(config, scalar, name=name)(x, state, reset, *extras)

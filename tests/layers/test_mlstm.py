@@ -34,7 +34,7 @@ def test_chunkwise_with_state_and_reset_is_the_reference(length):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "state, reset", [(None, None), (some_state(), some_reset(4097))], ids=["plain", "both"]
+    ("state", "reset"), [(None, None), (some_state(), some_reset(4097))], ids=["plain", "both"]
 )
 def test_long_chunkwise_is_the_reference(state, reset):
     assert_matches(mlstm.chunkwise, reference, inputs(4097), state, reset)

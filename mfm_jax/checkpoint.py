@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,10 @@ from safetensors.numpy import save_file
 from mfm_jax.axes import Params
 
 FORMAT = "mfm_jax.1"
+STATE_FORMAT = "mfm_jax.state.1"
+
+
+S = TypeVar("S")
 
 
 class Weights(NamedTuple):
@@ -52,6 +56,11 @@ def save_weights(
             array = array.astype(np.float16) if fits else array
         arrays[name] = np.ascontiguousarray(array)
     told = {"format": FORMAT, "config": json.dumps(config, sort_keys=True), "meta": json.dumps(meta or {})}
+    _write(target, arrays, told)
+
+
+def _write(target: Path, arrays: dict[str, np.ndarray], told: dict[str, str]) -> None:
+    """Write a safetensors file that appears only when whole."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -59,6 +68,62 @@ def save_weights(
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def save_state(path: str | Path, state: Any) -> None:
+    """Write a recurrent state, or any tree of arrays and random keys, as one safetensors file.
+
+    What wrote it goes on from what `load_state` reads, here or elsewhere: a state is all it remembers.
+    """
+    arrays = {
+        name: np.ascontiguousarray(jax.random.key_data(a) if _is_key(a) else a) for name, a in _named(state)
+    }
+    _write(Path(path), arrays, {"format": STATE_FORMAT})
+
+
+def load_state(path: str | Path, like: S) -> S:
+    """Read what `save_state` wrote.
+
+    Args:
+        path: the file.
+        like: a tree of the same structure, shapes and types (a fresh state).
+
+    Raises:
+        ValueError: no such file, not a state, or one of another model or batch.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: no such state file; give one that save_state wrote")
+    try:
+        with safe_open(str(path), framework="np") as file:
+            if (file.metadata() or {}).get("format") != STATE_FORMAT:
+                raise ValueError(f"{path}: not a saved state ({STATE_FORMAT})")
+            arrays = {name: file.get_tensor(name) for name in file.keys()}
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a readable safetensors file ({error}); save the state again") from None
+    leaves = []
+    for name, wanted in _named(like):
+        found, data = arrays.pop(name, None), jax.random.key_data(wanted) if _is_key(wanted) else wanted
+        told = "nothing" if found is None else f"{found.dtype} {found.shape}"
+        if found is None or (found.shape, found.dtype) != (data.shape, data.dtype):
+            raise ValueError(
+                f"{path}: {name} is {told}, here it must be {data.dtype} {data.shape}: a state goes on "
+                "with the model and batch that wrote it"
+            )
+        leaves.append(jax.random.wrap_key_data(found) if _is_key(wanted) else jnp.asarray(found))
+    if arrays:
+        raise ValueError(f"{path}: holds {', '.join(arrays)} too: it is the state of another model")
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def _named(tree: Any) -> list[tuple[str, Any]]:
+    return [
+        (jax.tree_util.keystr(path, simple=True, separator="/"), a)
+        for path, a in jax.tree.leaves_with_path(tree)
+    ]
+
+
+def _is_key(a: Any) -> bool:
+    return jnp.issubdtype(a.dtype, jax.dtypes.prng_key)
 
 
 def load_weights(path: str | Path) -> Weights:

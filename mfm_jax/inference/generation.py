@@ -176,8 +176,9 @@ def write_latent(engine: Engine, plan: Plan, seed: int, wish: Wish) -> np.ndarra
     ticks = bar_ticks(metre)
     keys = keys_of([seed])
     bar, lag = jnp.array([ticks], jnp.float32), jnp.array([bar_lag(ticks)])
-    state = start(config, params, conditions, bar, lag, keys)
-    sampling = Sampling(temperature=wish.temperature, guidance=wish.guidance)
+    guidance = None if wish.guidance == 1 else wish.guidance
+    state = start(config, params, conditions, bar, lag, keys, guided=guidance is not None)
+    sampling = Sampling(temperature=wish.temperature, guidance=guidance)
     parts = []
     for _ in range(0, plan.n_beats, CHUNK_BEATS):
         music, state = write(config, params, conditions, state, keys, CHUNK_BEATS, sampling)

@@ -49,7 +49,7 @@ SHORTEST = 4  # beats of a section
 REFUSED = -1e9
 
 
-@functools.partial(jax.jit, static_argnames="config")
+@functools.partial(jax.jit, static_argnames=("config", "guided"))
 def start(
     config: GeneratorConfig,
     params: Params,
@@ -57,6 +57,7 @@ def start(
     bar_ticks: Float[Array, " B"],
     lag: Int[Array, " B"],
     seeds: Seeds,
+    guided: bool = False,
 ) -> GeneratorState:
     """Read the text, choose how many sections there shall be, and stand before the first beat.
 
@@ -67,14 +68,15 @@ def start(
         bar_ticks: ticks in a bar (`conditions.bar_ticks`).
         lag: beats after which the same place in the bar returns (`conditions.bar_lag`).
         seeds: keys of the levels.
+        guided: the state serves a `Sampling` with guidance.
     """
     model = Generator(config)
 
     def read(net: Generator) -> tuple[StackState, StackState, StackState, Array]:
-        both = doubled(conditions)
+        for_beat = doubled(conditions) if guided else conditions
         return (
             net.section.level.read(conditions.text_tokens, conditions.text_mask),
-            net.beat.level.read(both.text_tokens, both.text_mask),
+            net.beat.level.read(for_beat.text_tokens, for_beat.text_mask),
             net.tick.level.read(conditions.text_tokens, conditions.text_mask),
             net.counter(conditions),
         )
@@ -205,14 +207,16 @@ def _write_beat(
         remembered(state, 4 * state.lag),
         state.vector[:, None],
     ]
-    before, bar_before, phrase_before, section = (jnp.concatenate([f, f]) for f in features)
-    known, unknown = place_features(plan, state.beats), place_features(plan, jnp.zeros_like(state.beats))
-    inputs = net.beat.features(
-        told, before, bar_before, phrase_before, section, jnp.concatenate([known, unknown])
-    )
+    place = place_features(plan, state.beats)
+    if sampling.guidance is not None:
+        features = [jnp.concatenate([f, f]) for f in features]
+        place = jnp.concatenate([place, place_features(plan, jnp.zeros_like(state.beats))])
+    before, bar_before, phrase_before, section = features
+    inputs = net.beat.features(told, before, bar_before, phrase_before, section, place)
     hidden, level = net.beat.level(inputs, state.beat_level)
-    with_wishes, without = hidden[:batch, 0], hidden[batch:, 0]
-    hidden = without + sampling.guidance * (with_wishes - without)
+    hidden, without = hidden[:batch, 0], hidden[batch:, 0]
+    if sampling.guidance is not None:
+        hidden = without + sampling.guidance * (hidden - without)
     keys = folded(seeds.beat, state.passed.astype(int))
     beat = net.beat.density.sample(hidden, keys, sampling.temperature, sampling.beat_spread)
     proposal = net.coder.decode(state.before[:, None], beat[:, None])[:, 0]
@@ -282,14 +286,22 @@ def write(
 
     Returns:
         The music and the state after it. Writing n then m beats is the same as writing n + m.
+
+    Raises:
+        ValueError: guidance with a state that was not started for it, or the other way round.
     """
+    guided = jax.tree.leaves(state.beat_level)[0].shape[1] > state.passed.shape[0]
+    if guided != (sampling.guidance is not None):
+        raise ValueError(
+            f"guidance={sampling.guidance} but the state was started with guided={guided}: they go together"
+        )
     model = Generator(config)
     call: Callable[..., Any] = functools.partial(model.apply, {"params": params})
 
     def encode(net: Generator) -> tuple[Array, Array, Array]:
         return (
             net.section.conditions(conditions),
-            net.beat.conditions(doubled(conditions)),
+            net.beat.conditions(doubled(conditions) if guided else conditions),
             net.tick.conditions(conditions),
         )
 

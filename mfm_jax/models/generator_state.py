@@ -28,14 +28,16 @@ class Sampling(NamedTuple):
         section_spread: factor on the width of the sections' Gaussians.
         beat_spread: of the beats'.
         tick_spread: of the ticks'; they are nearly decided by their beat.
-        guidance: how far to lean towards text and controls: 1 is plain sampling, 0 ignores them.
+        guidance: how far to lean towards text and controls: above 1 more than plain, 0 not at all. None is
+            plain sampling; a number asks for a state from `start(.., guided=True)`, whose beats remember
+            twice: with the wishes and without.
     """
 
     temperature: Float[Array, ""] | float = 1.0
     section_spread: Float[Array, ""] | float = 0.8
     beat_spread: Float[Array, ""] | float = 0.9
     tick_spread: Float[Array, ""] | float = 0.3
-    guidance: Float[Array, ""] | float = 1.0
+    guidance: Float[Array, ""] | float | None = None
 
 
 SAMPLING = Sampling()
@@ -45,7 +47,7 @@ class GeneratorState(NamedTuple):
     """All that the generator remembers; the size does not depend on how much it has written."""
 
     section_level: StackState
-    beat_level: StackState  # twice the batch: with the wishes, then without
+    beat_level: StackState  # when guided, twice the batch: with the wishes, then without
     tick_level: StackState
     vector: Float[Array, "B W"]  # of the section being written
     label: Int[Array, " B"]

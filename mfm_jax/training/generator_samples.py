@@ -49,7 +49,7 @@ class SampleConfig:
     section_spread: float = 0.8
     beat_spread: float = 0.9
     tick_spread: float = 0.3
-    guidance: float = 1.0
+    guidance: float | None = None
     onset: float = 0.5
     active: float = 0.3
 
@@ -122,7 +122,9 @@ def draw(
         settings.tick_spread,
         settings.guidance,
     )
-    state = start(model, params, conditions, jnp.asarray(bar), jnp.asarray(lag), seeds)
+    state = start(
+        model, params, conditions, jnp.asarray(bar), jnp.asarray(lag), seeds, settings.guidance is not None
+    )
     music, _ = write(model, params, conditions, state, seeds, settings.beats, sampling)
     z = np.asarray(music.z)
     return [

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mfm_jax.checkpoint import load_state, save_state
 from mfm_jax.layers.mixture import MixtureConfig
 from mfm_jax.layers.xlstm import XLSTMConfig
 from mfm_jax.models.conditions import Conditions, bar_lag, bar_ticks, unknown
@@ -144,7 +145,7 @@ def made(params, n=N, seeds=(1, 2), batch=slice(None), sampling=SAMPLING):
     conditions = jax.tree.map(lambda a: a[batch], conditions)
     keys = seeds_of(seeds)
     bars, lags = jnp.full((B,), 48.0)[batch], jnp.full((B,), 4)[batch]
-    state = start(CONFIG, params, conditions, bars, lags, keys)
+    state = start(CONFIG, params, conditions, bars, lags, keys, guided=sampling.guidance is not None)
     return conditions, state, keys, write(CONFIG, params, conditions, state, keys, n, sampling)
 
 
@@ -230,9 +231,31 @@ def test_steps_and_whole_sequence_agree(params):
 
 
 def test_guidance_leans_on_the_wishes(params):
-    plain = made(params, sampling=Sampling(guidance=1.0))[3][0]
-    strong = made(params, sampling=Sampling(guidance=3.0))[3][0]
+    plain, one, strong = (made(params, sampling=Sampling(guidance=g))[3][0] for g in (None, 1.0, 3.0))
+    assert np.allclose(plain.beats, one.beats, atol=1e-4)
     assert not np.allclose(plain.beats, strong.beats)
+
+
+def test_guidance_needs_a_state_made_for_it(params):
+    conditions, state, keys, _ = made(params)
+    with pytest.raises(ValueError, match="guided=False"):
+        write(CONFIG, params, conditions, state, keys, N, Sampling(guidance=2.0))
+
+
+def test_a_state_that_was_saved_goes_on(params, tmp_path):
+    conditions, state, keys, (whole, _) = made(params)
+    first, between = write(CONFIG, params, conditions, state, keys, N // 2)
+    save_state(tmp_path / "state.safetensors", (between, keys))
+    loaded, loaded_keys = load_state(tmp_path / "state.safetensors", (state, keys))
+    second, _ = write(CONFIG, params, conditions, loaded, loaded_keys, N // 2)
+    assert np.allclose(whole.z, jnp.concatenate([first.z, second.z], 1), atol=1e-5)
+
+
+def test_a_state_of_another_size_is_refused(params, tmp_path):
+    _, state, keys, _ = made(params)
+    save_state(tmp_path / "state.safetensors", (state, keys))
+    with pytest.raises(ValueError, match=r"passed.*\(2,\).*\(1,\)"):
+        load_state(tmp_path / "state.safetensors", (state._replace(passed=state.passed[:1]), keys))
 
 
 def test_bars():

@@ -19,6 +19,7 @@ def recurrent_steps(repeats: int) -> dict[str, Any]:
     """Time a step of ours after each number of tokens; the states are real, the timings in turn."""
     import jax
     import jax.numpy as jnp
+
     from mfm_jax.models.xlstm_lm import XLSTMLM, initial_state
 
     config, params = our_model()

@@ -154,6 +154,7 @@ def torch_decode(batch: int, steps: int, repeats: int) -> float:
 def our_decode(batch: int, steps: int, repeats: int) -> float:
     """Seconds of `steps` steps of the same model, one jitted scan."""
     import jax
+
     from mfm_jax.models.xlstm_lm import XLSTMLM, initial_state
 
     config, params = our_model()
@@ -182,9 +183,9 @@ def position(form: str, repeats: int) -> dict[str, Any]:
 def our_model() -> tuple[Any, Any]:
     """Config and split random parameters of the decoder."""
     import jax
-    from mfm_jax.models.xlstm_lm import XLSTMLM, XLSTMLMConfig
 
     from mfm_jax.layers.xlstm import XLSTMConfig, split_layers
+    from mfm_jax.models.xlstm_lm import XLSTMLM, XLSTMLMConfig
 
     c = DECODER
     stack = XLSTMConfig(layers=c["layers"], width=c["width"], heads=c["heads"])

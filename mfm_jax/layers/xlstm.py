@@ -76,6 +76,24 @@ def initial_state(config: XLSTMConfig, batch: int) -> StackState:
     return StackState(repeat_state(matrix, config.layers - n_slstm), repeat_state(scalar, n_slstm))
 
 
+def step_flops(config: XLSTMConfig) -> int:
+    """Floating-point operations of one step of one sequence, a multiplication with an addition being two.
+
+    Counted are products with weights, and what touches every number of a cell's memory. A step costs the same
+    at every position.
+    """
+    c = config
+    kv, inner = c.heads * c.key_width, c.heads * c.value_width
+    feed = 3 * c.width * round_up(c.width * c.ffn_ratio)
+    project = c.width * (2 * kv + 2 * inner + 2 * c.heads) + inner * c.width
+    matrix = (
+        2 * (project + feed) + 5 * kv * c.value_width
+    )  # decay, outer product, sum; product with the query
+    scalar = 2 * (5 * c.width**2 + 4 * c.width * c.value_width + feed)
+    n_scalar = len(set(c.slstm_layers))
+    return (c.layers - n_scalar) * matrix + n_scalar * scalar
+
+
 def soft_cap(x: Float[Array, "*N"], cap: float) -> Float[Array, "*N"]:
     """Bend x smoothly into (-cap, cap)."""
     return cap * jnp.tanh(x / cap)

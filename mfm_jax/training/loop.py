@@ -18,7 +18,15 @@ from mfm_jax.config import config, to_dict
 from mfm_jax.mesh import make_mesh, put_batch, replicated
 from mfm_jax.training.log import MetricsLog, progress_line
 from mfm_jax.training.optim import OptimConfig
-from mfm_jax.training.state import Batch, Objective, TrainState, averaged, initial_state, make_step
+from mfm_jax.training.state import (
+    Batch,
+    Objective,
+    Staged,
+    TrainState,
+    averaged,
+    initial_state,
+    make_turns,
+)
 
 INIT_KEY = 2**31 - 1  # folded into the seed for the initial parameters: no step has this number
 DIVERGED = 20  # steps in a row without a finite loss that end a run
@@ -62,17 +70,19 @@ def fit(
     run_dir: str | Path,
     sample: Sample | None = None,
     about: dict[str, Any] | None = None,
+    between: Sample | None = None,
 ) -> Params:
     """Train, or go on training from the newest checkpoint in `run_dir`.
 
     Args:
-        objective: what to minimise.
+        objective: what to minimise; it may be `Staged`, its parameters in parts with optimisers of their own.
         batches: dicts of NumPy arrays, batch first. An iterator with `get_state` and `set_state` (Grain's)
             resumes where it was; another is wound forward by reading.
         config: length, seed, optimiser, intervals.
         run_dir: gets `checkpoints/`, `metrics.jsonl`.
         sample: called with the averaged parameters and the step; figures that it returns are logged.
         about: configs of model and data, kept in every checkpoint; a run begun with others is refused.
+        between: called like `sample` before the first step of another phase.
 
     Returns:
         The averaged parameters.
@@ -93,22 +103,24 @@ def fit(
     first = next(stream)
     params = objective.init(jax.random.fold_in(rng, INIT_KEY), jax.tree.map(jnp.asarray, first))
     # The step reuses the state's memory, which must then be nobody else's.
-    fresh = initial_state(jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), params), config.optim)
+    copied = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), params)
+    fresh = initial_state(copied, config.optim, objective.optims if isinstance(objective, Staged) else ())
     state: TrainState = jax.device_put(fresh, replicated(mesh))
     trained = 0.0  # seconds, in all sessions of this run
+    phase = None  # of the last step
     latest = checkpoints.latest()
     if latest is not None:
         facts = checkpoints.facts(latest)
         if facts["about"] != (about or {}):
             raise ValueError(f"{run}: begun with other configs; use another folder or the same configs")
         state = checkpoints.restore(latest, state)
-        trained = facts["seconds"]
+        trained, phase = facts["seconds"], facts.get("phase")
         stream = _wound(stream, first, start, facts["data"], latest)
         print(f"resumed at step {latest}", flush=True)
     else:
         stream = _wound(stream, first, start, start, 0)
     log = MetricsLog(run, latest or 0, config.tensorboard)
-    step_function = make_step(objective, config.optim)
+    turn_at = make_turns(objective, config.optim)
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     print(f"{count / 1e6:.2f} M parameters, {len(mesh.devices)} device(s)", flush=True)
 
@@ -119,7 +131,8 @@ def fit(
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     begun = time.monotonic() - trained
-    saved_at, window, step = time.monotonic(), [], int(state.step)
+    window: dict[str, list[dict[str, jax.Array]]] = {}
+    saved_at, step = time.monotonic(), int(state.step)
     ended = False
 
     def done() -> float:
@@ -131,30 +144,39 @@ def fit(
         data = _position(stream)
         seconds = time.monotonic() - begun
         told = {"about": about or {}, "train": to_dict(config), "data": data, "seconds": seconds}
-        checkpoints.save(step, state, told)
+        checkpoints.save(step, state, {**told, "phase": phase})
+
+    def show(call: Sample, name: str) -> None:
+        figures = call(averaged(state), step)
+        if figures:
+            log.write(step, figures)
+            progress_line(f"{run.name} {name}", step, figures, done(), begun)
 
     try:
         while not (ended or stopped):
             progress = np.float32(min(done(), 1.0))
+            turn, step_function = turn_at(step, (time.monotonic() - begun) / 60)
+            if between is not None and phase is not None and turn.phase != phase:
+                show(between, f"before phase {turn.phase}")
+            phase = turn.phase
             state, scalars = step_function(state, put_batch(next(stream), mesh), rng, progress)
-            window.append(scalars)
+            window.setdefault(turn.prefix, []).append(scalars)
             step += 1
             ended = done() >= 1
             due = step % config.checkpoint_every == 0
             due |= time.monotonic() - saved_at > 60 * config.checkpoint_minutes
             if step % config.log_every == 0 or due or ended or stopped:
                 means = _means(window)
-                window = []
+                window = {}
                 log.write(step, {**means, "skipped": int(state.skipped), "seconds": time.monotonic() - begun})
                 progress_line(run.name, step, means, done(), begun)
             if due or ended or stopped:
                 save()
                 saved_at = time.monotonic()
             if sample is not None and (ended or (config.sample_every and step % config.sample_every == 0)):
-                figures = sample(averaged(state), step)
-                if figures:
-                    log.write(step, figures)
-                    progress_line(f"{run.name} sample", step, figures, done(), begun)
+                show(sample, "sample")
+        if stopped and checkpoints.latest() != step:  # the signal came while `sample` ran
+            save()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -166,13 +188,17 @@ def fit(
     return averaged(state)
 
 
-def _means(window: list[dict[str, jax.Array]]) -> dict[str, float]:
-    """Average the scalars of some steps; steps that were skipped do not count."""
-    values = jax.device_get(window)
-    finite = [v for v in values if np.isfinite(v["loss"]) and np.isfinite(v["grad_norm"])]
-    if not finite and len(values) >= DIVERGED:
-        raise FloatingPointError(f"no finite loss in {len(values)} steps: lower optim.rate or optim.clip")
-    return {name: float(np.mean([v[name] for v in finite or values])) for name in values[0]}
+def _means(window: dict[str, list[dict[str, jax.Array]]]) -> dict[str, float]:
+    """Average the scalars of some steps, each kind for itself; steps that were skipped do not count."""
+    found: dict[str, float] = {}
+    for prefix, scalars in sorted(window.items()):
+        values = jax.device_get(scalars)
+        finite = [v for v in values if np.isfinite(v["loss"]) and np.isfinite(v["grad_norm"])]
+        if not finite and len(values) >= DIVERGED:
+            raise FloatingPointError(f"no finite loss in {len(values)} steps: lower optim.rate or optim.clip")
+        rows = finite or values
+        found |= {prefix + name: float(np.mean([v[name] for v in rows])) for name in values[0]}
+    return found
 
 
 def _position(stream: Iterator[Batch]) -> Any:

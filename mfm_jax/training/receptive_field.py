@@ -13,7 +13,11 @@ import numpy as np
 from jaxtyping import Array
 
 from mfm_jax.axes import Wave
+from mfm_jax.config import to_dict
+from mfm_jax.models.rave import Rave
+from mfm_jax.models.rave_config import RaveConfig
 from mfm_jax.models.vae import VAE, VAEConfig
+from mfm_jax.models.vaes import vae_of
 
 SHORTEST = 128  # frames that are tried first
 LONGEST = 2**19  # samples that are tried at most
@@ -27,12 +31,12 @@ class Reach(NamedTuple):
 
 
 @lru_cache(maxsize=8)
-def receptive_field(config: VAEConfig) -> Reach:
+def receptive_field(config: VAEConfig | RaveConfig) -> Reach:
     """Measure by gradient, with random weights, how far a reconstructed sample depends on the wave.
 
     What reaches beyond `LONGEST` / 2 samples counts as that much.
     """
-    model = VAE(config)
+    model = vae_of(to_dict(config))
     size = SHORTEST * config.hop
     while True:
         reach, whole = _measured(model, size)
@@ -41,7 +45,7 @@ def receptive_field(config: VAEConfig) -> Reach:
         size *= 2
 
 
-def _measured(model: VAE, size: int) -> tuple[Reach, bool]:
+def _measured(model: VAE | Rave, size: int) -> tuple[Reach, bool]:
     """Give the reach that a wave of `size` samples shows, and whether its ends lie beyond it."""
     rng = np.random.default_rng(0)
     wave = jnp.asarray(0.1 * rng.standard_normal((1, size)), jnp.float32)
@@ -51,7 +55,7 @@ def _measured(model: VAE, size: int) -> tuple[Reach, bool]:
     centre = size // 2
 
     def heard(wave: Wave) -> Array:
-        def passed(vae: VAE) -> Array:
+        def passed(vae: VAE | Rave) -> Array:
             return vae.decode(vae.encode(wave)[0])
 
         made: Any = model.apply({"params": loud}, method=passed)

@@ -64,7 +64,6 @@ class TwoPhaseObjective:
     def __init__(self, first: WaveObjective, settings: AdversarialConfig) -> None:
         self.first = first
         self.settings = settings
-        self.loss = first.loss
         self.judge = Discriminator(settings.discriminator)
         self.weights = first.weights
         self.optims: dict[str, OptimConfig | None] = {VAE_PART: None, JUDGE_PART: settings.optim}
@@ -92,10 +91,6 @@ class TwoPhaseObjective:
     ) -> tuple[dict[str, Array], dict[str, Array]]:
         """Give those of the first phase."""
         return self.first.losses(params[VAE_PART], batch, rng, step)
-
-    def measure(self, params: Params, batch: Batch, rng: Array) -> tuple[dict[str, Array], dict[str, Array]]:
-        """Give what the first phase measures, which both have."""
-        return self.first.measure(params[VAE_PART], batch, rng)
 
     def judged(self, params: Params, wave: Wave) -> list[Judgement]:
         """Give what the discriminator says of a wave."""

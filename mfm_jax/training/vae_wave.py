@@ -7,11 +7,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mfm_jax.axes import Frames, Params, Wave
-from mfm_jax.config import config
+from mfm_jax.config import config, to_dict
 from mfm_jax.dsp.pqmf import analysis
 from mfm_jax.dsp.spectral import SIZES, log_magnitudes, multi_resolution_distance
+from mfm_jax.models.rave import Rave
+from mfm_jax.models.rave_config import RaveConfig
 from mfm_jax.models.vae import VAE, VAEConfig
 from mfm_jax.models.vae_heads import SpectralHeadConfig
+from mfm_jax.models.vaes import vae_of
 from mfm_jax.training.receptive_field import Reach, margins, receptive_field
 from mfm_jax.training.vae import DECIBEL, Batch, frozen_whitening, gaussian_kl, log_mel, waves
 
@@ -55,10 +58,14 @@ class WaveLossConfig:
 class WaveObjective:
     """The losses of a VAE with a wave output for `fit`: RAVE's first phase."""
 
-    def __init__(self, model: VAEConfig, losses: WaveLossConfig, initial: Params | None = None) -> None:
-        if isinstance(model.head, SpectralHeadConfig):
+    def __init__(
+        self, model: VAEConfig | RaveConfig, losses: WaveLossConfig, initial: Params | None = None
+    ) -> None:
+        if isinstance(model, RaveConfig):
+            _refuse_untrainable(model)
+        elif isinstance(model.head, SpectralHeadConfig):
             raise ValueError(f"head {model.head.kind}: has no wave to compare; train it with VAEObjective")
-        self.model = VAE(model)
+        self.model = vae_of(to_dict(model))
         self.loss = losses
         self.initial = initial
         self.reach = receptive_field(model) if losses.keep < 1 else Reach(0, 0)
@@ -72,7 +79,9 @@ class WaveObjective:
         return params
 
     def trainable(self, params: Params) -> Params:
-        """Mask of what the optimiser may move: all but the whitening."""
+        """Mask of what the optimiser may move: all but whitening, filter banks and fitted statistics."""
+        if isinstance(self.model, Rave):
+            return frozen_statistics(params)
         return frozen_whitening(params, blocks=1)
 
     def losses(
@@ -100,7 +109,7 @@ class WaveObjective:
         frames = -(-wave.shape[1] // self.model.config.hop)
         draw, noise = jax.random.split(rng)
 
-        def through(model: VAE) -> tuple[Array, Array, Array]:
+        def through(model: VAE | Rave) -> tuple[Array, Array, Array]:
             mean, std = model.encode(wave)
             latent = mean + std * jax.random.normal(draw, mean.shape)
             size = (wave.shape[0], frames * self.model.config.hop)
@@ -134,3 +143,24 @@ class WaveObjective:
         whole = jnp.pad(wave, ((0, 0), (0, -wave.shape[1] % self.loss.filters)))
         parts = analysis(whole, self.loss.filters, self.loss.attenuation)
         return jnp.moveaxis(parts, 2, 1).reshape(-1, parts.shape[1])
+
+
+def frozen_statistics(params: Params) -> Params:
+    """Mask of a RAVE's parameters: False for filter banks, the latent's axes, and statistics of batch norms.
+
+    Batch norms keep the statistics that they have: those of a converted model, or 0 and 1, which makes them
+    learned gains.
+    """
+    fixed = {"bank", "window", "filters", "axes", "center", "fidelity", "codebooks"}
+
+    def free(path: tuple[Any, ...], _: Any) -> bool:
+        return path[0].key not in fixed and not path[-1].key.endswith(("_mean", "_var"))
+
+    return jax.tree_util.tree_map_with_path(free, params)
+
+
+def _refuse_untrainable(model: RaveConfig) -> None:
+    if model.latent.kind != "variational":
+        raise ValueError(f"latent.kind {model.latent.kind}: converts and plays; only variational is trained")
+    if model.channels != 1:
+        raise ValueError(f"channels {model.channels}: converts and plays; clips to train on are mono")

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import signal
@@ -6,15 +7,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny_weights import random_params
 
+from mfm_jax.checkpoint import load_weights
 from mfm_jax.models.discriminator import DiscriminatorConfig, Judgement
 from mfm_jax.models.vae import VAE, VAEConfig
 from mfm_jax.models.vae_heads import SpectralHeadConfig
 from mfm_jax.models.vae_pqmf import PqmfConfig
+from mfm_jax.models.vaes import vae_of
+from mfm_jax.training.data import ClipData
 from mfm_jax.training.fidelity import figures, principal_axes
 from mfm_jax.training.loop import TrainConfig, fit
 from mfm_jax.training.optim import OptimConfig
 from mfm_jax.training.receptive_field import Reach, margins, receptive_field
+from mfm_jax.training.records import pack, shard_path, write_shard
 from mfm_jax.training.state import initial_state, make_turns
 from mfm_jax.training.vae_adversarial import (
     AdversarialConfig,
@@ -23,7 +29,7 @@ from mfm_jax.training.vae_adversarial import (
     judging,
     persuasion,
 )
-from mfm_jax.training.vae_run import VAERun, make_objective
+from mfm_jax.training.vae_run import VAERun, begin, make_objective, train
 from mfm_jax.training.vae_wave import WaveLossConfig, WaveObjective
 
 PART = PqmfConfig(bands=4, ratios=(2,), capacity=4, dilations=(1,), attenuation=40.0, noise_bands=0)
@@ -153,11 +159,18 @@ def test_a_run_stopped_near_the_border_goes_on_with_the_same_losses(tmp_path, wh
             assert one[step][name] == other[step][name], (step, name)
 
 
+def even(params):
+    """Set every scale of a normed convolution to 1, where training begins."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: np.ones_like(leaf) if path[-1].key == "scale" else leaf, params
+    )
+
+
 @pytest.fixture(scope="module")
 def turns():
     objective = two_phases()
     batch = jax.tree.map(jnp.asarray, next(clips()))
-    params = jax.device_get(objective.init(jax.random.key(0), batch))
+    params = even(random_params(lambda: {"params": objective.init(jax.random.key(0), batch)}, 0))
     at = make_turns(objective, OPTIM)
 
     def start():
@@ -231,7 +244,7 @@ def test_nothing_beyond_the_receptive_field_is_heard():
     left, right = receptive_field(MODEL)
     model, size, place = VAE(MODEL), 2_048, 1_024
     x = 0.1 * jax.random.normal(jax.random.key(0), (1, size))
-    variables = jax.jit(model.init)(jax.random.key(1), x)
+    variables = {"params": random_params(lambda: model.init(jax.random.key(1), x), 1)}
 
     @jax.jit
     def passed(x):
@@ -263,6 +276,37 @@ def test_the_kl_term_grows_geometrically():
     objective = WaveObjective(MODEL, WaveLossConfig(kl=1e-2, kl_from=1e-6, kl_steps=100))
     ramp = [float(objective.ramp(jnp.int32(step))) for step in (49, 99, 500)]
     np.testing.assert_allclose(ramp, [1e-2, 1.0, 1.0], rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_run_keeps_the_weights_of_its_first_phase_and_the_axes_of_its_latent(tmp_path):
+    wave = next(clips(batch=4, samples=256 * 6))["audio"]
+    write_shard(shard_path(tmp_path, "clips", 0, 1), [pack({"audio": row}, {}) for row in wave])
+    run = VAERun(
+        clips=str(tmp_path),
+        valid=str(tmp_path),
+        out=str(tmp_path / "run"),
+        model=MODEL,
+        wave_losses=LOSSES,
+        adversarial=AdversarialConfig(discriminator=JUDGE, after_steps=2, every=2),
+        data=ClipData(batch=2, frames=3),
+        train=TrainConfig(steps=4, optim=OPTIM, log_every=1),
+    )
+    last = load_weights(train(run))
+    first = load_weights(tmp_path / "run" / "vae_phase_1.safetensors")
+    assert (first.meta["steps"], last.meta["steps"]) == (2, 4)
+    assert not same(first.params["head"], last.params["head"])
+    axes = last.params["latent"]
+    assert axes["components"].shape == (4, 4)
+    np.testing.assert_allclose(axes["components"] @ axes["components"].T, np.eye(4), atol=5e-3)
+    found = lines(tmp_path / "run")
+    assert found[4]["valid/fidelity_4"] == pytest.approx(1.0)
+    assert {"valid/lsd", "valid/mel", "valid/wave", "valid/dims_90"} <= found[2].keys() & found[4].keys()
+    assert vae_of(last.config).config == MODEL
+    assert begin(dataclasses.replace(run, begin=str(tmp_path / "run" / "vae.safetensors"))).keys() == {
+        "encoder",
+        "head",
+    }
 
 
 def test_settings_that_cannot_work_are_refused():

@@ -9,10 +9,12 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from mfm_jax.axes import Frames, Params, Wave
+from mfm_jax.checkpoint import load_weights
 from mfm_jax.inference.decoding import stream
 from mfm_jax.inference.engine import PRETRAINED, Engine
 from mfm_jax.inference.rave import FrozenRave
 from mfm_jax.models.rave import Rave
+from mfm_jax.models.vaes import vae_of
 
 
 class FrozenVAE:
@@ -57,5 +59,9 @@ def load_vae(path: str | Path | None = None) -> FrozenVAE | FrozenRave:
         ValueError: no such weights.
     """
     place = PRETRAINED if path is None else Path(path)
-    part = Engine(place.parent if place.is_file() else place).vae
-    return (FrozenRave if isinstance(part.module, Rave) else FrozenVAE)(part.module, part.params)
+    if place.is_file():
+        weights = load_weights(place)
+        module, params = vae_of(weights.config), weights.params
+    else:
+        module, params, _ = Engine(place).vae
+    return FrozenRave(module, params) if isinstance(module, Rave) else FrozenVAE(module, params)

@@ -11,7 +11,7 @@ from mfm_jax.evaluation.charts import Series, chart
 from mfm_jax.evaluation.embedding import Embedder, Heard, default_cache, listen
 from mfm_jax.evaluation.frechet import Kernel, Limit, fad_infinity, frechet, kernel_distance
 from mfm_jax.evaluation.inputs import AUDIO_SUFFIXES, described, gather
-from mfm_jax.evaluation.moments import Moments, merged, moments
+from mfm_jax.evaluation.moments import Gathering, Moments, moments
 from mfm_jax.evaluation.records import Report, Row
 
 ENOUGH = 10  # frames for each number of an embedding: with fewer, FAD measures the sample's size
@@ -33,13 +33,12 @@ def evaluate(
     named = [gather(source, AUDIO_SUFFIXES) for source in (reference, generated)]
     sides = [_heard(network, list(files.values()), cache or default_cache()) for files in named]
     names = {path: name for files in named for name, path in files.items()}
-    ref, gen = ([moments(song.frames) for song in side] for side in sides)
-    whole = merged(ref)
+    whole, made = (_together(side) for side in sides)
     n = [sum(len(song.frames) for song in side) for side in sides]
     warnings = _warnings(network, sides, n)
     row: Row = {"embedder": network.name, "d": network.width, "n_reference": n[0], "n_generated": n[1]}
     limit, kernel = _unbiased(sides, seed, resamples, warnings)
-    rows = [{"measure": "FAD", "value": frechet(whole, merged(gen))} | row]
+    rows = [{"measure": "FAD", "value": frechet(whole, made)} | row]
     if limit:
         interval = {"low": limit.low, "high": limit.high, "r2": limit.r2}
         rows.append({"measure": "FAD-infinity", "value": limit.value} | interval | row)
@@ -65,7 +64,7 @@ def evaluate(
     figures: Row = {"kad_bandwidth": kernel.bandwidth}
     if limit:
         figures["extrapolation"] = {"parts": limit.parts, "fad": limit.fads, "slope": limit.slope}
-    files = [_file_row(names[song.path], song, part, whole) for song, part in zip(sides[1], gen)]
+    files = [_file_row(names[song.path], song, whole) for song in sides[1]]
     files.sort(key=lambda file: (file["fad"] is None, file["fad"], file["name"]))
     return Report("fad", facts, rows, figures, files, warnings, _charts(limit))
 
@@ -97,6 +96,13 @@ def _heard(network: Embedder, files: Sequence[Path], cache: Path) -> list[Heard]
     """Embed files, in the order of their contents' hashes: names and folders change no bit of a score."""
     heard = [listen(network, path, cache) for path in files]
     return sorted(heard, key=lambda song: song.sha256)
+
+
+def _together(side: Sequence[Heard]) -> Moments:
+    gathering = Gathering(side[0].frames.shape[1])
+    for song in side:
+        gathering.add(song.frames)
+    return gathering.moments()
 
 
 def _described(network: Embedder) -> Row:
@@ -141,7 +147,8 @@ def _warnings(network: Embedder, sides: Sequence[Sequence[Heard]], n: Sequence[i
     return found
 
 
-def _file_row(name: str, song: Heard, part: Moments, reference: Moments) -> Row:
+def _file_row(name: str, song: Heard, reference: Moments) -> Row:
+    part = moments(song.frames)
     return {
         "name": name,
         "fad": frechet(reference, part) if part.n > 1 else None,  # one frame has no covariance

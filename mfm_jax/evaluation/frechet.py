@@ -13,8 +13,8 @@ from jaxtyping import Float, Float64
 
 from mfm_jax.evaluation.moments import Frames, Moments, merged, moments
 
-POINTS = 8  # sizes at which FAD-infinity measures, at most
-FEWEST = 8  # parts that the mean FAD of a size is taken of, at least
+POINTS = 5  # sizes at which FAD-infinity measures, at most: smaller parts bend the line
+FEWEST = 16  # parts that the mean FAD of a size is taken of, at least
 RESAMPLES = 50  # of the confidence interval
 BUNDLES = 128  # units of songs that a side is dealt in; more songs share units, which bounds the memory
 _CONFIDENCE = (2.5, 97.5)  # percentiles

@@ -4,7 +4,7 @@ The bits of the result do not depend on how the frames were cut into batches: th
 fixed size, and blocks are merged by the update of Chan, Golub and LeVeque (1979), which does not cancel.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -42,12 +42,16 @@ def moments(frames: Frames) -> Moments:
     return gathering.moments()
 
 
-def merged(parts: Iterable[Moments]) -> Moments:
-    """Merge moments in the order given."""
-    total, *rest = parts
-    for part in rest:
-        total = _joined(total, part)
-    return total
+def merged(parts: Sequence[Moments]) -> Moments:
+    """Merge moments of separate sets of frames."""
+    n = np.array([part.n for part in parts])
+    means = np.stack([part.mean for part in parts])
+    mean = n @ means / n.sum()
+    apart = means - mean[None]
+    scatter = (apart * n[:, None]).T @ apart
+    for part in parts:
+        scatter += part.scatter
+    return Moments(int(n.sum()), mean, scatter)
 
 
 class Gathering:

@@ -110,10 +110,11 @@ def test_kernel_distance_is_unbiased_and_its_width_the_references() -> None:
 @pytest.mark.slow
 def test_the_interval_covers_the_truth() -> None:
     hits = 0
-    for seed in range(30):
+    for seed in range(10):
         rng = np.random.default_rng(seed)
-        limit = fad_infinity(songs(rng, 40, 0.0, 20, 8), songs(rng, 40, 0.2, 20, 8), seed)
+        sides = songs(rng, 40, 0.0, 20, 4), songs(rng, 40, 0.2, 20, 4)
+        limit = fad_infinity(sides[0], sides[1], seed, resamples=20)
         assert limit.low is not None
         assert limit.high is not None
-        hits += limit.low <= 8 * 0.04 <= limit.high
-    assert hits >= 24  # 95 % of 30 is 28.5
+        hits += limit.low <= 4 * 0.04 <= limit.high
+    assert hits >= 7  # 95 % of 10 is 9.5

@@ -11,7 +11,7 @@ from mfm_jax.evaluation import musicnn
 from mfm_jax.evaluation.records import Row
 from mfm_jax.music.audio import read_audio
 
-_SAME = {"vocals": "vocal", "voice": "vocal", "singing": "vocal", "beats": "beat", "classic": "classical"}
+_ALIKE = (("vocal", "vocals", "voice", "singing"), ("beat", "beats"), ("classical", "classic"))
 _BATCH = 4  # windows tagged at once
 
 
@@ -56,8 +56,9 @@ def _heard(network: musicnn.Weights, audio: Path) -> Float[np.ndarray, "50"]:
 
 def _names(prompt: str, tag: str) -> bool:
     """Tell whether a prompt names a tag; tags that deny something ('no vocals') are never taken as named."""
-    word = _SAME.get(tag, tag)
-    return not tag.startswith("no ") and re.search(rf"\b{re.escape(word)}s?\b", prompt.lower()) is not None
+    words = next((group for group in _ALIKE if tag in group), (tag,))
+    spelled = "|".join(map(re.escape, words))
+    return not tag.startswith("no ") and re.search(rf"\b(?:{spelled})s?\b", prompt.lower()) is not None
 
 
 def _area(asked: Float[np.ndarray, " n"], others: Float[np.ndarray, " m"]) -> float:

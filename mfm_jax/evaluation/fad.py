@@ -30,6 +30,8 @@ def evaluate(
     Raises:
         ValueError: nothing to compare, a file that cannot be read, or frames too few for a covariance.
     """
+    if seed < 0 or resamples < 0:
+        raise ValueError(f"seed {seed}, {resamples} resamples: neither may be negative")
     named = [gather(source, AUDIO_SUFFIXES) for source in (reference, generated)]
     sides = [_heard(network, list(files.values()), cache or default_cache()) for files in named]
     names = {path: name for files in named for name, path in files.items()}

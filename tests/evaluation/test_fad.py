@@ -86,6 +86,8 @@ def test_an_unknown_embedder_is_one_line(tmp_path: Path, capsys: pytest.CaptureF
     out = str(tmp_path / "r.json")
     assert cli.main(["evaluate", "fad", folder, folder, "--embedder", "ears", "--out", out]) == 2
     assert "'ears'" in capsys.readouterr().err
+    assert cli.main(["evaluate", "fad", folder, folder, "--resamples", "-1", "--out", out]) == 2
+    assert "negative" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -70,7 +70,6 @@ class Gin:
     def _value(self, text: str, depth: int) -> Any:
         if depth > MAX_DEPTH:
             raise ValueError(f"{self.path}: a macro that means itself")
-        macros: list[Any] = []
 
         def replaced(match: re.Match[str]) -> str:
             if match[1]:
@@ -79,12 +78,12 @@ class Gin:
                 return repr(f"@{match[2]}")
             if match[3] not in self._bindings:
                 raise ValueError(f"{self.path}: the macro %{match[3]} is not defined")
-            macros.append(self._value(self._bindings[match[3]], depth + 1))
-            return repr(macros[-1])
+            return repr(self._value(self._bindings[match[3]], depth + 1))
 
+        plain = _REFERENCE.sub(replaced, text)
         try:
-            return ast.literal_eval(_REFERENCE.sub(replaced, text))
-        except (SyntaxError, TypeError, MemoryError, RecursionError):
+            return ast.literal_eval(plain)
+        except (SyntaxError, TypeError, ValueError, MemoryError, RecursionError):
             raise ValueError(f"{self.path}: cannot read the value '{text[:60]}'") from None
 
 

@@ -42,19 +42,21 @@ def infer(state: State, told: Told) -> Inferred:
     legacy = "encoder.net.0.weight" in shapes
     stem = "encoder.net" if legacy else "encoder.encoder.net"
     encoder = rave_shapes.encoder(shapes, stem, state, told.gin, assumed)
+    read = shapes.get("spectrogram.mel_scale.fb", shapes["pqmf.hk"][::-1])[1]
+    channels = max(1, shapes[f"{stem}.0.weight"][1] // read)
     first = "decoder.synth.branches.0.weight" in shapes
     decoder: DecoderV1Config | DecoderV2Config
     if first:
         decoder, outputs, inputs = rave_shapes.first_decoder(shapes, told.gin, legacy, assumed)
     else:
-        decoder, outputs, inputs = rave_shapes.second_decoder(shapes, state, told.gin, assumed)
+        decoder, outputs, inputs = rave_shapes.second_decoder(shapes, state, told.gin, channels, assumed)
     noise = rave_shapes.noise(shapes, state, told.gin, outputs, first)
     bands, taps = shapes["pqmf.hk"]
     source, banded = _ends(shapes, stem, state, encoder.ratios, decoder.ratios)
     causal = _causal(state, told, assumed)
     config = RaveConfig(
         sample_rate=_sample_rate(state, told),
-        channels=outputs // (bands if banded else 1),
+        channels=channels,
         bands=bands,
         taps=taps,
         late=int(told.late and "pqmf.inverse_conv.weight" in shapes),
@@ -66,7 +68,11 @@ def infer(state: State, told: Told) -> Inferred:
         latent=_latent(shapes, stem, inputs, state, told, assumed),
         decoder=type(decoder)(**(vars(decoder) | {"noise": noise})),
     )
-    return Inferred(config, legacy, assumed)
+    if outputs != channels * (bands if banded else 1):
+        raise ValueError(
+            f"the encoder reads {channels} channel(s), the decoder writes {outputs} bands: no RAVE"
+        )
+    return Inferred(config, legacy, list(dict.fromkeys(assumed)))
 
 
 def _ends(

@@ -139,7 +139,7 @@ def first_decoder(
 
 
 def second_decoder(
-    shapes: Shapes, state: State, gin: Gin | None, assumed: list[str]
+    shapes: Shapes, state: State, gin: Gin | None, channels: int, assumed: list[str]
 ) -> tuple[DecoderV2Config, int, int]:
     """Work out a decoder of the second family, without its noise; the channels that it writes and reads."""
     stem = "decoder.net"
@@ -160,9 +160,7 @@ def second_decoder(
     bounds = [*places[1 : len(ups) + 1], 10**9]
     counts = [sum(low < place < high for place in units) for low, high in pairwise(bounds)]
     shrink = [shape[0] // shape[1] for shape in ups]
-    mode = gin and gin.get("GeneratorV2.amplitude_modulation")
-    bands = shapes["pqmf.hk"][0]
-    amplitude = bool(mode) if gin else wave[0] % (2 * bands) == 0 or wave[0] < bands
+    amplitude = wave[0] not in (channels * shapes["pqmf.hk"][0], channels)
     part = DecoderV2Config(
         ratios=ratios[::-1],
         capacity=wave[1],

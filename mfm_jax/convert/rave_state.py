@@ -69,7 +69,7 @@ def read_state(path: str | Path, averaged: bool = False) -> State:
             raise ValueError(f"{path}: an export has no moving average; leave --ema out")
     adain = any(name.startswith("decoder.") and name.endswith(".mean_x") for name in tensors)
     kept, numbers = _sorted_out(archive, tensors, report)
-    arrays = _folded(str(path), {name: _array(archive, name, info) for name, info in kept.items()})
+    arrays = folded(str(path), {name: _array(archive, name, info) for name, info in kept.items()})
     if not arrays:
         raise ValueError(f"{path}: holds no weights; give a checkpoint or an export of RAVE")
     return State(arrays, numbers, facts if isinstance(facts, dict) else {}, pads, adain, report)
@@ -104,13 +104,17 @@ def _array(archive: Archive, name: str, info: TensorInfo) -> np.ndarray:
     return array
 
 
-def _folded(path: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Multiply out weight norm: the direction, scaled to the length that each first index has of its own."""
+def folded(path: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Multiply out weight norm: the direction, scaled to the length that each first index has of its own.
+
+    Raises:
+        ValueError: a direction without its length.
+    """
     pairs = {
         "weight_v": "weight_g",
         "parametrizations.weight.original1": "parametrizations.weight.original0",
     }
-    folded = {}
+    made = {}
     for name, array in arrays.items():
         stem, short = next(
             ((name.removesuffix(end), end) for end in pairs if name.endswith(f".{end}")), (name, "")
@@ -120,10 +124,10 @@ def _folded(path: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             if length is None or length.shape != (array.shape[0], *[1] * (array.ndim - 1)):
                 raise ValueError(f"{path}: {name} has no fitting {pairs[short]} beside it")
             norm = np.sqrt(np.sum(array**2, axis=tuple(range(1, array.ndim)), keepdims=True))
-            folded[f"{stem}weight"] = array * (length / np.maximum(norm, 1e-30))
+            made[f"{stem}weight"] = array * (length / np.maximum(norm, 1e-30))
         elif not name.endswith(tuple(f".{end}" for end in pairs.values())):
-            folded[name] = array
-    return folded
+            made[name] = array
+    return made
 
 
 def _pads(content: dict[str, Any]) -> dict[str, tuple[int, int]]:

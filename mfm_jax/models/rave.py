@@ -23,6 +23,7 @@ from mfm_jax.models.rave_mel import hann, log_mel, mel_filters, reflected
 LAP = 2**13
 
 Sound = Wave | Float[Array, "B C S"]
+Rows = Float[Array, "R S"]  # every channel of every sound
 
 
 class EncodeState(NamedTuple):
@@ -161,7 +162,7 @@ class Rave(nn.Module):
         """Encode and decode; touches every parameter."""
         return self.decode(self.encode(wave)[0])
 
-    def _flat(self, wave: Sound) -> Wave:
+    def _flat(self, wave: Sound) -> Rows:
         """Put the channels of [B, C, S] into the batch."""
         channels = self.config.channels
         if wave.ndim == 2:
@@ -170,7 +171,7 @@ class Rave(nn.Module):
             raise ValueError(f"{wave.shape[1]} channels: this model has {channels}; mix the sound to that")
         return wave.reshape(-1, wave.shape[2])
 
-    def _sound(self, flat: Wave, batch: int) -> Sound:
+    def _sound(self, flat: Rows, batch: int) -> Sound:
         return flat if self.config.channels == 1 else flat.reshape(batch, self.config.channels, -1)
 
     def _stack(self, parts: Float[Array, "B T M"]) -> Float[Array, "B2 T D"]:
@@ -194,8 +195,8 @@ class Rave(nn.Module):
         return Span(frame, frame + (2**30 // self.config.hop if left is None else left), 0)
 
     def _read(
-        self, flat: Wave, past: Past = None, place: Span | None = None
-    ) -> tuple[Frames, Array, Span | None]:
+        self, flat: Rows, past: Past = None, place: Span | None = None
+    ) -> tuple[Float[Array, "B T D"], Array, Span | None]:
         """Give what the encoder reads; `place` is in frames."""
         c = self.config
         rate = c.hop // c.source_hop
@@ -217,7 +218,7 @@ class Rave(nn.Module):
 
     def _write(
         self, parts: Float[Array, "B T M"], past: Past = None, span: Span | None = None
-    ) -> tuple[Wave, Array]:
+    ) -> tuple[Rows, Array]:
         """Join what the decoder wrote to a wave."""
         c = self.config
         parts = self._unstack(parts)
@@ -234,7 +235,7 @@ class Rave(nn.Module):
         c = self.config
         return self._stack(blocks_of(self._flat(noise), c.bands if c.banded else 1))
 
-    def _filled(self, latent: Frames) -> Frames:
+    def _filled(self, latent: Frames) -> Float[Array, "B F D2"]:
         """Give the decoder all that it reads."""
         part = self.config.latent
         missing = part.size + part.extra - latent.shape[2]

@@ -11,8 +11,8 @@ LEAST_STD = 1e-4
 
 
 def posterior(
-    raw: Frames, part: LatentConfig, codebooks: Float[Array, "L K D"] | None
-) -> tuple[Frames, Frames]:
+    raw: Frames, part: LatentConfig, codebooks: Float[Array, "L K D2"] | None
+) -> tuple[Float[Array, "B F D2"], Float[Array, "B F D2"]]:
     """Give mean and standard deviation [B, F, size] from the encoder's raw output.
 
     Only a variational latent has a deviation; the others are what the decoder is given, and 0.
@@ -44,7 +44,7 @@ def dequantise(codes: Int[Array, "B F L"], codebooks: Float[Array, "L K D"]) -> 
     return sum((book[codes[:, :, level]] for level, book in enumerate(jnp.asarray(codebooks))), jnp.zeros(()))
 
 
-def to_angles(unit: Frames) -> Frames:
+def to_angles(unit: Frames) -> Float[Array, "B F D2"]:
     """Give the D - 1 hyperspherical angles in -1..1 of unit vectors [B, F, D], as RAVE's exports do."""
     rest = jnp.sqrt(jnp.cumsum(unit[..., ::-1] ** 2, axis=2)[..., :0:-1])
     angles = jnp.arccos(jnp.clip(unit[..., :-1] / rest, -1, 1)) / jnp.pi
@@ -52,7 +52,7 @@ def to_angles(unit: Frames) -> Frames:
     return 2 * jnp.concatenate([angles[..., :-1], last], axis=2) - 1
 
 
-def from_angles(angles: Frames) -> Frames:
+def from_angles(angles: Frames) -> Float[Array, "B F D2"]:
     """Undo `to_angles`."""
     share = (angles / 2 + 0.5) % 1
     turn = jnp.concatenate([share[..., :-1] * jnp.pi, share[..., -1:] * 2 * jnp.pi], axis=2)
@@ -66,7 +66,9 @@ def to_axes(latent: Frames, mean: Float[Array, " D"], axes: Float[Array, "D D"])
     return (latent - mean[None, None]) @ axes.T
 
 
-def from_axes(turned: Frames, mean: Float[Array, " D"], axes: Float[Array, "D D"]) -> Frames:
+def from_axes(
+    turned: Frames, mean: Float[Array, " D2"], axes: Float[Array, "D2 D2"]
+) -> Float[Array, "B F D2"]:
     """Undo `to_axes`; axes beyond the last given are 0."""
     missing = axes.shape[0] - turned.shape[2]
     return jnp.pad(turned, ((0, 0), (0, 0), (0, missing))) @ axes + mean[None, None]

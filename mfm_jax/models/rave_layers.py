@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from mfm_jax.axes import Sequence
 from mfm_jax.layers.streams import Past, Span, convolve, delayed, upsample, waiting
@@ -97,7 +97,7 @@ class Chain(nn.Module):
     @nn.compact
     def __call__(
         self, x: Sequence, pasts: Pasts | None = None, span: Span | None = None
-    ) -> tuple[Sequence, Pasts, Span | None]:
+    ) -> tuple[Float[Array, "B T2 D2"], Pasts, Span | None]:
         """Map [B, T, C] to [B, T2, D].
 
         Args:
@@ -141,7 +141,7 @@ class Chain(nn.Module):
 
     def _convolve(
         self, layer: Conv | Up, name: str, x: Sequence, past: Past, span: Span | None
-    ) -> tuple[Sequence, Array, Span | None]:
+    ) -> tuple[Float[Array, "B T2 D2"], Array, Span | None]:
         initialise = nn.initializers.lecun_normal()
         delay = 0 if span is None else span.delay
         if isinstance(layer, Up):

@@ -9,7 +9,7 @@ from mfm_jax.models.rave_config import NoiseConfig
 
 def filtered(
     noise: Float[Array, "B T M"], spectra: Float[Array, "B N D"], part: NoiseConfig
-) -> Float[Array, "B T M"]:
+) -> Float[Array, "B T2 M"]:
     """Filter noise in every band, each span of it alone: nothing rings on into the next.
 
     Args:

@@ -58,6 +58,8 @@ def convert(
         params = arrange(state, inferred)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
+    except (LookupError, TypeError, ZeroDivisionError) as error:
+        raise ValueError(f"{file}: its layers are not those of a RAVE ({error!r})") from None
     lines = [f"config: {found or 'none found; inferred from the weights'}", *describe(inferred.config)]
     lines += [f"assumed: {text}" for text in inferred.assumed] + state.report
     if not params["fidelity"].any():

@@ -2,8 +2,8 @@
 
 Every measurement is a process of its own, ours and torch's in turn. A process warms up (compiles) on a few
 seconds, then encodes and decodes the whole; it tells CPU and wall seconds, and the peak of its memory above
-what it held after the warm-up, and before it, with the weights loaded. acids-rave lives in an environment of its own (see make_rave_golden.py);
-where it is missing, a row says so.
+what it held after the warm-up, and before it, with the weights loaded. acids-rave lives in an environment of
+its own (see make_rave_golden.py); where it is missing, a row says so.
 
 Usage: python tools/benchmark_vae.py [--rave-python PATH] [--kinds v1 v2 v2_small] [--seconds 60]
            [--cores 1 2] [--repeats 3] [--json FILE]
@@ -204,17 +204,7 @@ def sound(seconds: float) -> Any:
 
 def table(rows: list[Row]) -> str:
     """Lay the rows out, each of ours with its ratio to torch."""
-    names = [
-        "kind",
-        "cores",
-        "who",
-        "encode CPU s",
-        "decode CPU s",
-        "wall s",
-        "MB",
-        "MB from cold",
-        "CPU ratio",
-    ]
+    names = ["kind", "cores", "who", "encode CPU s", "decode CPU s", "wall s", "MB", "MB from cold", "ratio"]
     lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     for row in rows:
         if "word" in row:

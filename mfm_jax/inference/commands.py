@@ -4,7 +4,7 @@ Each function takes the options of its command as `cli.py` parsed them.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +15,10 @@ from mfm_jax.inference.generation import Wish, seeds_of, understand
 from mfm_jax.inference.generation import generate as generate_pieces
 from mfm_jax.inference.outputs import refuse_overwriting, slug, staged, stems, write_json, write_notes_csv
 from mfm_jax.inference.picture import draw, sketch
-from mfm_jax.inference.tape import blocks_of, check, write_blocks
+from mfm_jax.inference.rave import FrozenRave
+from mfm_jax.inference.tape import BLOCK, blocks_of, check, write_blocks
 from mfm_jax.inference.workflows import Sounding
+from mfm_jax.music.audio import read_blocks
 from mfm_jax.music.instruments import parse_instruments
 from mfm_jax.music.midi import read_midi, write_midi
 
@@ -133,13 +135,22 @@ def resynthesise(
 
 
 def reconstruct(files: Sequence[Path], out: Path, model: Path | None) -> None:
-    """Write `<stem>.wav` through the VAE latent and `<stem>.z.wav` through the music latent."""
+    """Write `<stem>.wav` through the VAE latent and `<stem>.z.wav` through the music latent.
+
+    A folder with a converted VAE only has no music latent: the first is written, at the VAE's own rate.
+    """
     _check_recordings(files)
     names = stems(list(files))
     refuse_overwriting(list(files), [out / f"{name}{end}" for name in names for end in (".wav", ".z.wav")])
     engine = _engine(model)
     for file, name in zip(files, names):
         with staged(out) as scratch:
+            if engine.rave is not None and not engine.has("codec"):
+                _write_through(scratch, name, engine.rave, file)
+                write_json(
+                    scratch / f"{name}.json", workflows.facts_of(engine, "reconstruct", input=file.name)
+                )
+                continue
             frames, music = workflows.reconstruct(engine, file)
             _write_sounding(scratch, name, frames, f"{file.name} through the VAE latent")
             _write_sounding(scratch, f"{name}.z", music, f"{file.name} through z")
@@ -195,6 +206,22 @@ def _write_sounding(folder: Path, name: str, made: Sounding, title: str) -> None
     write_json(folder / f"{name}.json", made.facts)
     if made.z is not None:
         np.savez(folder / f"{name}.npz", z=made.z)
+
+
+def _write_through(folder: Path, name: str, vae: FrozenRave, file: Path) -> None:
+    """Send a recording through a converted VAE at its own rate and channels, with a fixed noise."""
+    rate, channels = vae.sample_rate, vae.channels
+    samples = sum(block.shape[-1] for block in read_blocks(file, BLOCK, rate))
+    blocks = (block.reshape(1, channels, -1) for block in read_blocks(file, BLOCK, rate, channels))
+    made = vae.decode_blocks((mean for mean, _ in vae.encode_blocks(blocks)), noise=0)
+
+    def cut() -> Iterator[np.ndarray]:
+        left = samples
+        for block in made:
+            yield (block[0, 0] if channels == 1 else block[0])[..., :left]
+            left = max(0, left - block.shape[2])
+
+    write_blocks(folder / f"{name}.wav", cut(), rate, channels)
 
 
 def _progress(line: str) -> None:

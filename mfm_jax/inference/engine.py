@@ -68,6 +68,10 @@ class Engine:
         params, config, meta = load_weights(path)
         return Part(make(config), params, meta)
 
+    def has(self, name: str) -> bool:
+        """Whether the folder has weights of a model."""
+        return (self.folder / WEIGHTS[name]).is_file()
+
     @property
     def rave(self) -> FrozenRave | None:
         """The VAE, when it is a RAVE."""

@@ -83,13 +83,15 @@ class Tape:
         return np.concatenate([*self.play(gain), np.zeros(0, np.float32)])
 
 
-def write_blocks(path: Path, blocks: Iterable[np.ndarray]) -> Sketch:
-    """Write mono blocks as a 16-bit WAV file, whole or not at all; give their outline for a picture."""
+def write_blocks(
+    path: Path, blocks: Iterable[np.ndarray], sample_rate: int = SAMPLE_RATE, channels: int = 1
+) -> Sketch:
+    """Write blocks [n] or [channels, n] as a 16-bit WAV file, whole or not at all; give their outline."""
     sketch = Sketch()
     with replacing(path) as temporary:
-        with soundfile.SoundFile(temporary, "w", SAMPLE_RATE, 1, "PCM_16", format="WAV") as file:
+        with soundfile.SoundFile(temporary, "w", sample_rate, channels, "PCM_16", format="WAV") as file:
             for block in blocks:
-                file.write(np.clip(block, -1, 1))
-                sketch.push(block)
+                file.write(np.clip(block, -1, 1).T)
+                sketch.push(block if block.ndim == 1 else block.mean(axis=0))
     sketch.close()
     return sketch

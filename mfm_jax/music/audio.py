@@ -44,11 +44,12 @@ def read_audio(path: str | Path, sample_rate: int = SAMPLE_RATE, channels: int =
 
 
 def read_blocks(
-    path: str | Path, size: int, sample_rate: int = SAMPLE_RATE
-) -> Iterator[Float32[np.ndarray, " s"]]:
-    """Read a file of any length as mono blocks of `size` samples, the last maybe shorter, in bounded memory.
+    path: str | Path, size: int, sample_rate: int = SAMPLE_RATE, channels: int = 1
+) -> Iterator[Float32[np.ndarray, " s"] | Float32[np.ndarray, "C s"]]:
+    """Read a file of any length in blocks of `size` samples, the last maybe shorter, in bounded memory.
 
-    The blocks joined are what `read_audio` gives for one channel, whatever their size.
+    Blocks are [size] for 1 channel and [channels, size] for more; joined they are what `read_audio` gives,
+    whatever their size.
 
     Raises:
         ValueError: as `read_audio`, when the first bad block is read.
@@ -58,26 +59,28 @@ def read_blocks(
         rate = sound.samplerate
         check_audio(np.zeros((sound.channels, 1), np.float32), rate, str(file))
         # Fixed pieces through one resampler: the samples do not depend on `size`.
-        stream = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32") if rate != sample_rate else None
-        waiting = np.zeros(0, np.float32)
+        stream = soxr.ResampleStream(rate, sample_rate, channels, dtype="float32")
+        waiting = np.zeros((0, channels), np.float32)
         seen = 0
         while True:
             piece = _read(file, sound, _BLOCK)
             seen += len(piece)
             if len(piece):
                 check_audio(piece.T, rate, str(file))
-            mono = piece.mean(axis=1)
+            piece = piece.mean(axis=1, keepdims=True) if channels == 1 else piece
+            piece = np.ascontiguousarray(np.broadcast_to(piece, (len(piece), channels)))
             final = len(piece) < _BLOCK
-            waiting = np.concatenate([waiting, stream.resample_chunk(mono, last=final) if stream else mono])
+            more = piece if rate == sample_rate else stream.resample_chunk(piece, last=final)
+            waiting = np.concatenate([waiting, more.reshape(-1, channels)])
             while len(waiting) >= size:
-                yield waiting[:size]
+                yield waiting[:size, 0] if channels == 1 else waiting[:size].T
                 waiting = waiting[size:]
             if final:
                 break
         if not seen:
             raise ValueError(f"{file}: the audio has no samples")
         if len(waiting):
-            yield waiting
+            yield waiting[:, 0] if channels == 1 else waiting.T
 
 
 def audio_seconds(path: str | Path) -> float:

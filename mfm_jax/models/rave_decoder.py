@@ -175,7 +175,8 @@ class Decoder(nn.Module):
                 noise, white = delayed(noise, white)
                 added = filtered(noise, positive(shapes - LEVEL_SHIFT), part.noise)
                 added, late_noise = delayed(added, late_noise)
-                made = made + added[:, : made.shape[1]]
+                short = max(0, made.shape[1] - added.shape[1])  # strides that do not divide the whole
+                made = made + jnp.pad(added, ((0, 0), (0, short), (0, 0)))[:, : made.shape[1]]
         if isinstance(part, DecoderV2Config):
             made = jnp.tanh(made)
         if state is None or span is None:

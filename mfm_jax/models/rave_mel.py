@@ -8,7 +8,7 @@ from mfm_jax.axes import Wave
 from mfm_jax.models.rave_config import MelConfig
 
 
-def reflected(wave: Wave, part: MelConfig) -> Wave:
+def reflected(wave: Wave, part: MelConfig) -> Float[Array, "B S2"]:
     """Put half a window of the reflected wave at both ends, so that spectra are centred."""
     half = part.window // 2
     return jnp.pad(wave, ((0, 0), (half, half)), mode="reflect")

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 
 from mfm_jax import load_vae
@@ -45,7 +46,9 @@ def differences(vae, expected):
         compare("y_noise_stored", np.asarray(made), sound(expected["y_noise_stored"]))
     if "pqmf" in expected:
         read = vae.module.apply(
-            {"params": vae.params}, sound(expected["x"]), method=lambda m, x: m._read(m._flat(x))[0]
+            {"params": vae.params},
+            jnp.asarray(sound(expected["x"])),
+            method=lambda m, x: m._read(m._flat(x))[0],
         )
         compare("pqmf", np.asarray(read), expected["pqmf"].swapaxes(1, 2))
     return found

@@ -1,4 +1,4 @@
-"""Parity on RAVE checkpoints that lie outside of the repository, and with acids-rave itself where it is installed.
+"""Parity on RAVE checkpoints outside of the repository, and with acids-rave itself where it is installed.
 
 MFM_RAVE_FIXTURES names a folder of folders, each with `last.ckpt` (or `.ts`), `config.gin` or none, and
 `parity.npz`. MFM_RAVE_PYTHON names the Python of an environment with acids-rave.

@@ -84,9 +84,9 @@ def opened(config, seed=0):
             return designed[name]
         if name.endswith(("var", "alpha")):
             return rng.uniform(0.5, 1.5, like.shape).astype(np.float32)
-        return (rng.standard_normal(like.shape) / np.sqrt(max(1, like.size / like.shape[-1]))).astype(
-            np.float32
-        )
+        loud = 12.0 if any(part.key == "noise" for part in path) else 1.0  # heard beside the wave
+        scale = loud / np.sqrt(max(1, like.size / like.shape[-1]))
+        return (scale * rng.standard_normal(like.shape)).astype(np.float32)
 
     return frozen.FrozenRave(module, jax.tree_util.tree_map_with_path(draw, params))
 

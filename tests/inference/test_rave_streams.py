@@ -6,10 +6,11 @@ import pytest
 
 from mfm_jax import cli, load_vae
 from mfm_jax.checkpoint import save_weights
-from mfm_jax.config import to_dict
+from mfm_jax.config import build, to_dict
 from mfm_jax.convert.rave import convert
 from mfm_jax.dsp.pqmf import filter_bank
 from mfm_jax.inference import rave as frozen
+from mfm_jax.models import rave
 from mfm_jax.models.rave import Rave, bank_delay, decode_start, encode_start
 from mfm_jax.models.rave_config import (
     DecoderV1Config,
@@ -98,7 +99,13 @@ def decibels(made, wanted):
     return 10 * np.log10(np.sum(wanted**2) / max(np.sum((made - wanted) ** 2), 1e-30))
 
 
-@pytest.fixture(params=CONFIGS, scope="module")
+SLOW = ("centred stereo v2 with odd ratios", "mel and recurrent")
+
+
+@pytest.fixture(
+    params=[pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in CONFIGS],
+    scope="module",
+)
 def model(request):
     return opened(CONFIGS[request.param])
 
@@ -123,7 +130,7 @@ def test_blocks_equal_the_whole(model, monkeypatch):
         assert decibels(model.decode(mean), sound) < 60
 
 
-@pytest.mark.parametrize("size", [2, 6])
+@pytest.mark.parametrize("size", [2, pytest.param(6, marks=pytest.mark.slow)])
 def test_a_causal_stream_by_hand(size):
     model = opened(CONFIGS["causal v2"])
     config, module, variables = model.config, model.module, {"params": model.params}
@@ -152,11 +159,10 @@ def test_a_causal_stream_by_hand(size):
     assert bank_delay(config) == 128 + config.bands
 
 
+@pytest.mark.slow
 def test_a_long_stream_forgets_where_it_began(monkeypatch):
-    import mfm_jax.models.rave as module
-
     model = opened(CONFIGS["causal v2"])
-    monkeypatch.setattr(module, "LAP", 64)
+    monkeypatch.setattr(rave, "LAP", 64)
     monkeypatch.setattr(frozen, "BLOCK_SAMPLES", 4 * model.hop)
     wave = np.random.default_rng(3).standard_normal((1, 200 * model.hop)).astype(np.float32)
     jax.clear_caches()
@@ -204,8 +210,6 @@ def test_reconstruct_with_a_converted_model(tmp_path, capsys):
 
 
 def test_config_survives_a_file():
-    from mfm_jax.config import build
-
     for config in CONFIGS.values():
         assert build(RaveConfig, to_dict(config)) == config
 

@@ -142,9 +142,9 @@ def test_a_hundred_thousand_notes() -> None:
     )
     est = ref + np.column_stack([rng.normal(0, 0.03, (n, 2)), np.zeros((n, 2))])
     est[:, 0] = np.maximum(est[:, 0], 0)
-    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     f1 = scores.counted(ref, est, match(ref, est, ONSET_OFFSET)).f1
     scores.frames(ref, est)
-    assert time.perf_counter() - start < 60
+    assert time.process_time() - start < 60
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # KiB
     assert 0.7 < f1 < 0.95

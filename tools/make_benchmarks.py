@@ -33,31 +33,41 @@ PROMPTS = Path(__file__).with_name("prompts.jsonl")
 SECONDS = 20  # of music for each prompt
 PIANO = 1  # category that basic-pitch's notes are written in
 
-# Of each kind: what it is, the columns that the document shows, and which rows.
-KINDS: dict[str, tuple[str, Sequence[str], Callable[[dict[str, Any]], bool]]] = {
+# Of each kind: what it is, how what is judged was made, the columns that the document shows, and which rows.
+KINDS: dict[str, tuple[str, str, Sequence[str], Callable[[dict[str, Any]], bool]]] = {
     "notes": (
         "Transcription: notes against the score that was played",
+        "Ours: `mfm transcribe SET/*.wav`. basic-pitch: its ONNX model on the same recordings.",
         ("measure", "macro_f1", "pooled_f1", "pooled_precision", "pooled_recall", "n_files", "n_reference"),
         lambda row: row["pedal_extended"] and row["measure"] in _MEASURES,
     ),
     "agreement": (
         "Does the sound play its score? F1 of what basic-pitch hears",
+        "Ours: `mfm synthesise SET/*.mid`; prompts: `mfm generate`. fluidsynth: the same scores.",
         ("score", "macro_f1", "pooled_f1", "n_files", "n_score", "n_heard"),
         lambda row: True,
     ),
-    "prompts": ("Does the music keep to its prompt?", ("measure", "percent", "n"), lambda row: True),
+    "prompts": (
+        "Does the music keep to its prompt?",
+        "`mfm generate` of the prompts of `tools/prompts.jsonl`, 20 s each, seed 1.",
+        ("measure", "percent", "n"),
+        lambda row: True,
+    ),
     "fad": (
         "Distance of the sound from the reference's",
+        "`mfm synthesise SET/*.mid` against the recordings of SET.",
         ("measure", "value", "low", "high", "embedder", "d", "n_reference", "n_generated"),
         lambda row: True,
     ),
     "codec": (
         "Rebuilt sound against the original",
+        "`mfm reconstruct SET/*.wav`; the baselines are made by the evaluation itself.",
         ("system", "lsd_db", "mel_db", "multi_resolution", "si_sdr_db", "loudness_db", "kilobits", "n_files"),
         lambda row: True,
     ),
     "benchmark": (
         "Speed and memory",
+        "Music is made for it; peers are those that are installed.",
         ("workflow", "system", "cold_s", "started_s", "warm_s", "warm_x_real_time", "warm_steps_per_s",
          "steps", "peak_mib"),
         lambda row: True,
@@ -150,11 +160,11 @@ def write(results: Path, out: Path) -> None:
     if not records:
         raise SystemExit(f"{results}: no records named <set>.<kind>.<system>.json; run the first command")
     lines = ["# Benchmarks", "", *_heading(list(records.values()))]
-    for kind, (title, columns, shown) in KINDS.items():
+    for kind, (title, made, columns, shown) in KINDS.items():
         mine = {path: record for path, record in records.items() if record["kind"] == kind}
         if not mine:
             continue
-        lines += [f"## {title}", ""]
+        lines += [f"## {title}", "", made, ""]
         rows, notes = [], []
         for path, record in mine.items():
             of, _, system = path.stem.split(".", 2)
@@ -186,9 +196,13 @@ def _heading(records: Sequence[dict[str, Any]]) -> list[str]:
 
 def _readable(command: str) -> str:
     """Give a command with folders that are not the reader's left out of its paths."""
-    words = [f"{Path(word).parent.name}/{Path(word).name}" if word.startswith("/") else word
-             for word in shlex.split(command)]  # fmt: skip
+    words = [_short(Path(word)) if word.startswith("/") else word for word in shlex.split(command)]
     return shlex.join(words)
+
+
+def _short(path: Path) -> str:
+    """Give the last names of a path; of a temporary folder, what lies in it."""
+    return path.name if path.parent.name.startswith("tmp") else f"{path.parent.name}/{path.name}"
 
 
 def main() -> None:

@@ -67,6 +67,12 @@ def _whole(low: int, high: int, unit: str) -> Any:
     return parse
 
 
+def _turn(text: str) -> tuple[int | None, float]:
+    """Read 3=0.5, of dimension 3, or 0.5, of every one."""
+    place, equals, amount = text.rpartition("=")
+    return _whole(0, 2**20, "")(place) if equals else None, _number(-1e6, 1e6, "")(amount)
+
+
 _TEMPO = _number(20, 400, "quarter notes a minute")
 
 
@@ -122,6 +128,8 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--seconds", type=_number(1, 3600, "seconds"), help="use only the beginning")
     command.add_argument("--seed", type=_whole(0, 2**31 - 1, ""), default=0)
 
+    _add_stream(commands)
+
     summary = "prepare training data: see mfm data STAGE --help"
     add_stages(commands.add_parser("data", help=summary, description=summary))
 
@@ -133,6 +141,49 @@ def build_parser() -> argparse.ArgumentParser:
     summary = "time every workflow, cold and warm, beside installed peers"
     add_benchmark(commands.add_parser("benchmark", help=summary, description=summary))
     return parser
+
+
+def _add_stream(commands: Any) -> None:
+    summary = "a file or raw PCM -> a converted RAVE -> a file or raw PCM, block by block, as nn~ does"
+    command = commands.add_parser("stream", help=summary, description=summary)
+    command.add_argument(
+        "source",
+        nargs="?",
+        default=Path("-"),
+        metavar="FILE",
+        type=Path,
+        help="- is standard input (-)",
+    )
+    command.add_argument(
+        "--out", default=Path("-"), metavar="FILE.wav", type=Path, help="- is standard output (-)"
+    )
+    command.add_argument("--model", type=Path, metavar="DIR", help="what mfm convert rave wrote")
+    command.add_argument(
+        "--block", type=_whole(1, 2**20, "samples"), metavar="SAMPLES", help="answered at once (2048)"
+    )
+    turns = {"scale": "multiply a latent dimension, or all", "bias": "then add to it"}
+    for name, help in turns.items():
+        command.add_argument(
+            f"--{name}", type=_turn, action="append", default=[], metavar="[D=]X", help=f"{help}; repeatable"
+        )
+    command.add_argument(
+        "--jitter", type=_number(0, 100, "deviations"), default=0.0, help="noise on the latent (0)"
+    )
+    command.add_argument(
+        "--smooth", type=_number(0, 60_000, "ms"), default=0.0, metavar="MS", help="latents lag (0)"
+    )
+    command.add_argument("--seed", type=_whole(0, 2**31 - 1, ""), default=0, help="of all noise (0)")
+    command.add_argument("--no-noise", action="store_true", help="leave the decoder's noise branch out")
+    command.add_argument(
+        "--live",
+        action="store_true",
+        help="a file comes at its own speed; what a pipe held while the model loaded is dropped",
+    )
+    command.add_argument(
+        "--format", choices=["s16le", "f32le"], default="s16le", help="of raw PCM, in and out (s16le)"
+    )
+    command.add_argument("--rate", type=_whole(1, 2**20, "Hz"), metavar="R", help="of raw PCM: the model's")
+    command.add_argument("--channels", type=_whole(1, 64, ""), metavar="N", help="of raw PCM: the model's")
 
 
 def _command(commands: Any, name: str, summary: str) -> Any:

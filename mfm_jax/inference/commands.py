@@ -9,13 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
+from mfm_jax.inference import live as performing
 from mfm_jax.inference import workflows
+from mfm_jax.inference.controls import Knobs, Turn
 from mfm_jax.inference.engine import Engine, keep_compiled_code
 from mfm_jax.inference.generation import Wish, seeds_of, understand
 from mfm_jax.inference.generation import generate as generate_pieces
 from mfm_jax.inference.outputs import refuse_overwriting, slug, staged, stems, write_json, write_notes_csv
 from mfm_jax.inference.picture import draw, sketch
 from mfm_jax.inference.rave import FrozenRave
+from mfm_jax.inference.streaming import open_stream
 from mfm_jax.inference.tape import BLOCK, blocks_of, check, write_blocks
 from mfm_jax.inference.workflows import Sounding
 from mfm_jax.music.audio import read_blocks
@@ -182,6 +185,38 @@ def explore(
             names.append(name)
     for name in names:
         print(out / name)
+
+
+def stream(
+    source: Path,
+    out: Path,
+    model: Path | None,
+    block: int | None,
+    scale: Sequence[Turn],
+    bias: Sequence[Turn],
+    jitter: float,
+    smooth: float,
+    seed: int,
+    no_noise: bool,
+    live: bool,
+    format: str,
+    rate: int | None,
+    channels: int | None,
+) -> None:
+    """Send a file or standard input through a RAVE, to a file or standard output, block by block."""
+    performing.check_ends(source, out)
+    keep_compiled_code()
+    opened = open_stream(model, block, Knobs(tuple(scale), tuple(bias), jitter, smooth / 1_000), not no_noise)
+    pcm = performing.Pcm(format, rate, channels)
+    performing.check_pcm(pcm, opened, source)
+    opened.prepare()
+    try:
+        performing.play(opened, source, out, pcm, seed, live)
+    except BrokenPipeError:  # who listened has gone: the usual end of a pipe
+        performing.leave_pipe()
+        return
+    if out != performing.PIPE:
+        print(out)
 
 
 def _engine(model: Path | None) -> Engine:

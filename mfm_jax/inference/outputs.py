@@ -91,7 +91,7 @@ def refuse_overwriting(inputs: list[Path], outputs: list[Path]) -> None:
     sources = {file.resolve() for file in inputs}
     for output in outputs:
         if output.resolve() in sources:
-            raise ValueError(f"{output}: would overwrite the input; choose another --out folder")
+            raise ValueError(f"{output}: would overwrite the input; choose another --out")
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

@@ -40,10 +40,9 @@ SECOND: dict[str, Any] = {
     ),
 }
 CONFIGS = {
-    "causal v1": RaveConfig(causal=True, **SHAPE, **FIRST),
+    "causal v1, stereo": RaveConfig(causal=True, channels=2, **SHAPE, **FIRST),
     "causal v2": RaveConfig(causal=True, **SHAPE, **SECOND),
     "centred v2": RaveConfig(**SHAPE, **SECOND),
-    "stereo": RaveConfig(causal=True, channels=2, **SHAPE, **SECOND),
     "mel": RaveConfig(**SHAPE, **SECOND | {"source": MelConfig(window=16, hop=4, bands=8)}),
 }
 
@@ -53,10 +52,19 @@ def small_rave(kind: str) -> FrozenRave:
     """Give a model whose principal axes are not those of its latent."""
     config = CONFIGS[kind]
     module = Rave(config)
-    params = jax.jit(module.init)(jax.random.key(1), jnp.zeros((1, config.channels, 64)))["params"]
+    wave = jax.ShapeDtypeStruct((1, config.channels, 64), jnp.float32)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), wave)["params"]
     rng = np.random.default_rng(2)
+    params = jax.tree.map(lambda leaf: _values(rng, leaf.shape), shapes)
     axes = np.linalg.qr(rng.standard_normal((SIZE, SIZE)))[0].astype(np.float32)
     return FrozenRave(module, params | {"axes": axes, "center": rng.standard_normal(SIZE).astype(np.float32)})
+
+
+def _values(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Kernels that keep the level of what passes; scales and the like about 1."""
+    if len(shape) == 1:
+        return rng.uniform(0.5, 1.5, shape).astype(np.float32)
+    return (rng.standard_normal(shape) / np.sqrt(np.prod(shape[:-1]))).astype(np.float32)
 
 
 def save_small_rave(kind: str, folder: Path) -> Path:

@@ -83,7 +83,7 @@ def play(stream: Stream, source: Path, out: Path, pcm: Pcm, seed: int, live: boo
     vae, size = stream.vae, stream.block
     if source == PIPE:
         dropped = _drop_waiting(sys.stdin.buffer, pcm.form, vae.channels, size) if live else 0
-        blocks = read_pcm(sys.stdin.buffer, pcm.form, vae.channels, size, vae.sample_rate)
+        blocks = read_pcm(sys.stdin.buffer.read, pcm.form, vae.channels, size, vae.sample_rate)
     else:
         dropped = 0
         blocks = (np.atleast_2d(b) for b in read_blocks(source, size, vae.sample_rate, vae.channels))

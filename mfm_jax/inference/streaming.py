@@ -33,7 +33,7 @@ from mfm_jax.models.rave_config import MelConfig
 BLOCK = 2_048  # samples, or a little more: what nn~ uses
 FAR = 2**30  # samples to an end that is not known; positions stay within int32
 
-Block = Float32[np.ndarray, "C s"]
+Block = Float32[np.ndarray, "_ _"]  # [channels, samples]
 
 
 class StreamState(NamedTuple):

@@ -1,7 +1,7 @@
 """Raw PCM on pipes: samples interleaved by channel, little-endian, no header."""
 
-from collections.abc import Iterator
-from typing import Any, BinaryIO
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
@@ -13,12 +13,17 @@ _FULL_SCALE = 2**15  # of 16 bits
 
 
 def read_pcm(
-    stream: BinaryIO, form: str, channels: int, size: int, sample_rate: int, name: str = "standard input"
+    read: Callable[[int], bytes],
+    form: str,
+    channels: int,
+    size: int,
+    sample_rate: int,
+    name: str = "standard input",
 ) -> Iterator[Float32[np.ndarray, "C s"]]:
     """Read blocks of `size` samples as they arrive, the last maybe shorter.
 
     Args:
-        stream: raw sound.
+        read: gives the next so many bytes of raw sound; fewer at its end.
         form: a key of `PCM_FORMATS`.
         channels: interleaved.
         size: samples of a block.
@@ -31,11 +36,11 @@ def read_pcm(
     dtype = PCM_FORMATS[form]
     step = dtype.itemsize * channels
     seen = 0
-    while data := stream.read(size * step):
+    while data := read(size * step):
         if over := len(data) % step:
             raise ValueError(
-                f"{name}: {over} bytes too many at the end: a sample of {form}, {channels} channel(s), has {step}; "
-                "name the right --format and --channels"
+                f"{name}: {over} bytes too many at the end: a sample of {form}, {channels} channel(s), has "
+                f"{step}; name the right --format and --channels"
             )
         samples = np.frombuffer(data, dtype).reshape(-1, channels)
         wave = np.ascontiguousarray(samples.T, np.float32)

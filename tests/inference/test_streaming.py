@@ -31,11 +31,11 @@ def decibels(made: np.ndarray, wanted: np.ndarray) -> float:
     return float(10 * np.log10(np.mean(wanted**2) / max(np.mean((made - wanted) ** 2), 1e-30)))
 
 
-@pytest.mark.parametrize("kind", ["causal v1", "causal v2", "centred v2", "stereo"])
+@pytest.mark.parametrize("kind", ["causal v1, stereo", "causal v2", "centred v2"])
 def test_streamed_is_offline(kind: str) -> None:
     vae = small_rave(kind)
     stream = Stream(vae, BLOCK)
-    for samples, size in ((BLOCK * 6, BLOCK), (BLOCK * 5 + 37, 50), (11, 11)):
+    for samples, size in ((BLOCK * 6, BLOCK), (BLOCK * 5 + 37, 50)):
         sound = noise(samples, vae.channels)
         mean, _ = vae.encode(sound[None])
         whole = np.asarray(vae.decode(mean, noise=5)).reshape(vae.channels, -1)
@@ -59,7 +59,8 @@ def test_sound_comes_as_late_as_told_and_the_end_is_flushed() -> None:
     assert counts == [max(0, n * BLOCK - stream.delay) for n in range(5)]
     assert given == 4 * BLOCK + 10
     assert stream.latency == BLOCK + stream.delay + stream.bank
-    assert played(stream, noise(0)).shape == (1, 0)
+    for samples in (0, 3, stream.delay):
+        assert played(stream, noise(samples)).shape == (1, samples)
 
 
 def test_state_is_explicit() -> None:
@@ -83,9 +84,10 @@ def test_every_block_runs_the_code_that_was_compiled_before() -> None:
 
 
 def test_noise_can_be_left_out_and_is_the_seeds() -> None:
-    vae, sound = small_rave("causal v2"), noise(3 * BLOCK)
+    vae, sound = small_rave("causal v2"), noise(6 * BLOCK)
+    mean, _ = vae.encode(sound)
     quiet = played(Stream(vae, BLOCK, noise=False), sound)
-    assert decibels(quiet, np.asarray(vae.decode(vae.encode(sound)[0]))) >= 120
+    assert decibels(quiet, np.asarray(vae.decode(mean, noise=np.zeros_like(sound)))) >= 120
     one, same, other = (played(Stream(vae, BLOCK), sound, seed=seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, same)
     assert np.abs(one - other).max() > 1e-4
@@ -103,7 +105,7 @@ def test_blocks_are_whole_frames() -> None:
 
 
 def test_knobs_turn_their_own_principal_axis() -> None:
-    vae, sound = small_rave("causal v2"), noise(4 * BLOCK)
+    vae, sound = small_rave("causal v2"), noise(6 * BLOCK)
     knobs = Knobs(scale=((None, 0.5), (1, 2.0)), bias=((2, 0.7),))
     center, axes = vae.params["center"], vae.params["axes"]
     turned = np.array(to_axes(vae.encode(sound)[0], center, axes))
@@ -136,11 +138,11 @@ def test_smoothing_lasts_as_long_as_told() -> None:
 
 
 def test_jitter_is_in_deviations() -> None:
-    vae, sound = small_rave("causal v2"), noise(4 * BLOCK)
+    vae, sound = small_rave("causal v2"), noise(6 * BLOCK)
     mean, deviation = vae.encode(sound)
     normal = np.random.default_rng([3, 1])
     drawn = []
-    for _ in range(4):
+    for _ in range(6):
         drawn.append(normal.standard_normal((1, BLOCK // vae.hop, SIZE), np.float32))
     latent = mean + 0.5 * deviation * np.concatenate(drawn, axis=1)
     wanted = vae.decode(latent, noise=3)

@@ -9,7 +9,7 @@ RATE = 44_100
 
 
 def read(data, form="s16le", channels=2, size=100):
-    return list(read_pcm(io.BytesIO(data), form, channels, size, RATE))
+    return list(read_pcm(io.BytesIO(data).read, form, channels, size, RATE))
 
 
 def sound(samples=257, channels=2):

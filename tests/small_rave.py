@@ -30,7 +30,7 @@ SHAPE: dict[str, Any] = {"bands": 4, "taps": 64, "attenuation": 60.0, "latent": 
 FIRST: dict[str, Any] = {
     "encoder": EncoderV1Config(ratios=RATIOS, capacity=4),
     "decoder": DecoderV1Config(
-        ratios=RATIOS, capacity=4, dilations=((1, 1), (3, 1)), noise=NoiseConfig(ratios=RATIOS)
+        ratios=RATIOS, capacity=4, dilations=((3, 1),), noise=NoiseConfig(ratios=RATIOS)
     ),
 }
 SECOND: dict[str, Any] = {

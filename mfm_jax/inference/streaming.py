@@ -156,9 +156,7 @@ class Stream:
 
     def prepare(self) -> None:
         """Compile, so that the first block is as quick as the others."""
-        state = self.start()
-        for _ in range(2):  # the first state may lie elsewhere in memory than those that a step gives
-            _, state = self.step(np.zeros((self.vae.channels, self.block), np.float32), state)
+        self.step(np.zeros((self.vae.channels, self.block), np.float32), self.start())
 
     def run(self, blocks: Iterable[Block], seed: int = 0, meter: Meter | None = None) -> Iterator[Block]:
         """Answer sound that arrives in blocks [C, n] of any length: as many samples, in their places.

@@ -31,7 +31,9 @@ def decibels(made: np.ndarray, wanted: np.ndarray) -> float:
     return float(10 * np.log10(np.mean(wanted**2) / max(np.mean((made - wanted) ** 2), 1e-30)))
 
 
-@pytest.mark.parametrize("kind", ["causal v1, stereo", "causal v2", "centred v2"])
+@pytest.mark.parametrize(
+    "kind", ["causal v1, stereo", "causal v2", pytest.param("centred v2", marks=pytest.mark.slow)]
+)
 def test_streamed_is_offline(kind: str) -> None:
     vae = small_rave(kind)
     stream = Stream(vae, BLOCK)

@@ -80,6 +80,7 @@ def test_a_signal_leaves_nothing_half_written(model: Path, tmp_path: Path, name:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_ends_quietly(model: Path) -> None:
     process = started(["--model", model], stdout=subprocess.PIPE)
     assert process.stdin is not None

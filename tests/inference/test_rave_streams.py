@@ -130,7 +130,8 @@ def test_blocks_equal_the_whole(model, monkeypatch):
         assert decibels(model.decode(mean), sound) < 60
 
 
-@pytest.mark.parametrize("size", [2, pytest.param(6, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [2, 6])
 def test_a_causal_stream_by_hand(size):
     model = opened(CONFIGS["causal v2"])
     config, module, variables = model.config, model.module, {"params": model.params}

@@ -18,7 +18,7 @@ from tests.convert.rave_cases import check_parity
 FOLDER = os.environ.get("MFM_RAVE_FIXTURES")
 PYTHON = os.environ.get("MFM_RAVE_PYTHON")
 MAKE = Path(__file__).parents[2] / "tools" / "make_rave_golden.py"
-SMALL = ["--samples", "8192", "--set", "CAPACITY=3", "--set", "LATENT_SIZE=6", "--seed", "5"]
+SMALL = ["--samples", "8192", "--set", "CAPACITY=3", "--set", "LATENT_SIZE=8", "--seed", "5"]
 KINDS = {
     "stereo": ["v2", "--channels", "2", "--script"],
     "noise": ["v2", "--config", "noise", "--ema"],

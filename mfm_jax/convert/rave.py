@@ -15,7 +15,7 @@ from mfm_jax.convert.rave_infer import Inferred, Told, infer
 from mfm_jax.convert.rave_names import Entry, entries
 from mfm_jax.convert.rave_state import State, read_state
 from mfm_jax.models.rave import Rave
-from mfm_jax.models.rave_config import RaveConfig
+from mfm_jax.models.rave_config import DecoderV1Config, RaveConfig
 from mfm_jax.music.files import replacing
 
 NAME = "vae.safetensors"
@@ -203,7 +203,21 @@ def to_rave(params: Params, config: RaveConfig, legacy: bool = False) -> dict[st
         for name, copy in _copies(config).items():
             if name != "pqmf.h":
                 named[name] = np.ascontiguousarray(copy(flat["bank"]), np.float32)
-    return named
+    return named | _switches(config)
+
+
+def _switches(config: RaveConfig) -> dict[str, np.ndarray]:
+    """Give the switches of RAVE without which its own code would leave a part of the model off."""
+    switches = {}
+    if isinstance(config.decoder, DecoderV1Config):
+        switches["decoder.warmed_up"] = np.array(
+            int(bool(config.decoder.noise and config.decoder.noise.heard))
+        )
+    if config.latent.codebooks:
+        switches["encoder.enabled"] = np.array(int(config.latent.quantised))
+        for level in range(config.latent.codebooks):
+            switches[f"encoder.rvq.layers.{level}._codebook.inited"] = np.ones(1, np.float32)
+    return switches
 
 
 def _normed(entry: Entry, config: RaveConfig) -> bool:

@@ -50,7 +50,8 @@ def read_state(path: str | Path, averaged: bool = False) -> State:
     facts, pads = content.get("hyper_parameters") or {}, {}
     if isinstance(content.get("state_dict"), dict):
         tensors = flat_tensors(content["state_dict"])
-        average = (content.get("callbacks") or {}).get("EMA")
+        callbacks = content.get("callbacks")
+        average = callbacks.get("EMA") if isinstance(callbacks, dict) else None
         if isinstance(average, dict) and average:
             over = {name: value for name, value in average.items() if name in tensors}
             if averaged:

@@ -45,6 +45,9 @@ def test_round_trip_to_the_names_of_rave(name, tmp_path):
     told = {"causal": "causal" in name, "sample_rate": 44_100}
     rave.convert(GOLDEN / f"{name}.ckpt", tmp_path / "ours", **told)
     made = load_file(rave.back(tmp_path / "ours", tmp_path / "back"))
+    switches = [key for key in made if key.endswith(("warmed_up", "enabled", "inited"))]
+    assert all(made.pop(key).all() for key in switches)
+    assert bool(switches) == (name != "v2_causal")
     state = read_state(GOLDEN / f"{name}.ckpt")
     again = folded("back", made)
     missing = set(state.arrays) - set(again)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from tiny_weights import random_params
 
-from mfm_jax.checkpoint import load_weights
+from mfm_jax.checkpoint import flatten, load_weights
 from mfm_jax.models.discriminator import DiscriminatorConfig, Judgement
+from mfm_jax.models.rave_config import DecoderV1Config, EncoderV1Config, LatentConfig, RaveConfig
 from mfm_jax.models.vae import VAE, VAEConfig
 from mfm_jax.models.vae_heads import SpectralHeadConfig
 from mfm_jax.models.vae_pqmf import PqmfConfig
@@ -307,6 +308,25 @@ def test_a_run_keeps_the_weights_of_its_first_phase_and_the_axes_of_its_latent(t
         "encoder",
         "head",
     }
+
+
+def test_a_rave_is_trained_but_for_its_filters_axes_and_statistics():
+    encoder = EncoderV1Config(ratios=(2, 2), capacity=2)
+    decoder = DecoderV1Config(ratios=(2, 2), capacity=2, dilations=((1,),), noise=None)
+    model = RaveConfig(bands=4, taps=64, encoder=encoder, decoder=decoder, latent=LatentConfig(size=3))
+    objective = WaveObjective(model, dataclasses.replace(LOSSES, keep=1.0))
+    batch = {"audio": np.zeros((2, 256), np.int16)}
+    params = jax.eval_shape(objective.init, jax.random.key(0), batch)
+    found, _ = jax.eval_shape(objective.losses, params, batch, jax.random.key(0), jnp.int32(0))
+    assert found.keys() == objective.weights.keys()
+    fixed = {name.split("/")[-1] for name, free in flatten(objective.trainable(params)).items() if not free}
+    assert {"bank", "axes", "center", "fidelity"} < fixed
+    assert {name.rsplit("_", 1)[-1] for name in fixed - {"bank", "axes", "center", "fidelity"}} == {
+        "mean",
+        "var",
+    }
+    with pytest.raises(ValueError, match="only variational"):
+        WaveObjective(dataclasses.replace(model, latent=LatentConfig(kind="spherical")), LOSSES)
 
 
 def test_settings_that_cannot_work_are_refused():

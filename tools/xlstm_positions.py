@@ -80,7 +80,7 @@ def transformer() -> tuple[Callable[..., Any], Any]:
     import jax
     import jax.numpy as jnp
 
-    from mfm_jax.layers.mlp import round_up, swiglu
+    from mfm_jax.layers.mlp import gated, round_up
     from mfm_jax.layers.norm import rms_norm
 
     c = DECODER
@@ -95,7 +95,7 @@ def transformer() -> tuple[Callable[..., Any], Any]:
         scores = jnp.einsum("hd,hpd->hp", q.reshape(heads, -1), keys_values[0]) * (width // heads) ** -0.5
         mixed = jnp.einsum("hp,hpd->hd", jax.nn.softmax(scores), keys_values[1])
         x = x + mixed.reshape(width) @ p["out"]
-        return x + swiglu(rms_norm(x, p["scale"]), p["up"], p["down"]), keys_values
+        return x + gated(rms_norm(x, p["scale"]), p["up"], p["down"], jax.nn.silu), keys_values
 
     def step(params: Any, cache: Any, token: Any) -> tuple[Any, Any]:
         x, written = params["embedding"][token], []

@@ -19,6 +19,7 @@ def main() -> int:
     files = [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
     faults = []
     weights = 0
+    tests: dict[str, Path] = {}
     for path in files:
         name, size = path.relative_to(ROOT), path.stat().st_size
         shipped = path.suffix == ".safetensors" and "pretrained" in path.parts
@@ -27,6 +28,10 @@ def main() -> int:
             faults.append(
                 f"{name}: {size} bytes, a tracked file may have {MAX_FILE}; keep data out of the repository"
             )
+        if path.name.startswith("test_"):
+            if path.name in tests:
+                faults.append(f"{name}: {tests[path.name]} has this name too, and pytest imports only one")
+            tests[path.name] = name
         if path.suffix == ".py":
             lines = len(path.read_text().splitlines())
             if lines > MAX_LINES:

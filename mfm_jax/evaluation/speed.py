@@ -115,6 +115,13 @@ def _measured(task: Task, seconds: float) -> Row:
     return row
 
 
+# A process takes over the memory peak of the one that starts it, so a small one stands between.
+_LAUNCH = """import resource, subprocess, sys
+code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(code % 256)"""
+
+
 def _timed(words: Sequence[str], cache: str, name: str) -> tuple[float, float]:
     """Run a command; give its seconds and the peak memory of the process in MiB.
 
@@ -124,14 +131,13 @@ def _timed(words: Sequence[str], cache: str, name: str) -> tuple[float, float]:
     environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache}
     start = time.perf_counter()
     with tempfile.TemporaryFile() as told:
-        process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=told)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+        launched = (sys.executable, "-I", "-S", "-c", _LAUNCH, *words)
+        done = subprocess.run(launched, env=environment, stdout=subprocess.PIPE, stderr=told)
         took = time.perf_counter() - start
-        if process.returncode:
+        if done.returncode:
             told.seek(0)
             raise RuntimeError(f"{name}: {told.read().decode(errors='replace').strip()[-300:]}")
-    return took, usage.ru_maxrss / 1024
+    return took, int(done.stdout) / 1024
 
 
 def _tasks(work: Path, seconds: float, model: Path | None) -> Iterator[Task]:

@@ -64,7 +64,10 @@ def _write(target: Path, arrays: dict[str, np.ndarray], told: dict[str, str]) ->
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         save_file(arrays, temporary, metadata=told)
+        temporary.chmod(mode)  # save_file keeps everybody else out
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)

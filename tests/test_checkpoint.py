@@ -31,6 +31,12 @@ def test_weights_come_back_with_their_config(tmp_path, half):
     assert len(weights_hash(path)) == 16
 
 
+def test_weights_may_be_read_by_whoever_may_read_other_files(tmp_path):
+    save_weights(tmp_path / "w.safetensors", PARAMS, {})
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "w.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_device_arrays_can_be_saved(tmp_path):
     save_weights(tmp_path / "w", {"a": jnp.ones(3)}, {})
     np.testing.assert_array_equal(load_weights(tmp_path / "w").params["a"], np.ones(3))

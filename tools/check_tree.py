@@ -1,4 +1,4 @@
-"""Hold the habits that no linter knows: short files, no drawers, light weights.
+"""Hold the habits that no linter knows: short files, no drawers, light weights, test files of different names.
 
 Usage: python tools/check_tree.py
 """

@@ -7,7 +7,7 @@ With scaled queries q = query / sqrt(K), per head and step::
     h  = C'^T q / (max(|n'.q|, exp(-m')) + 1e-6)
 
 `step` and `scan` follow these equations; `chunkwise` and `parallel` unroll them over a chunk, so that a chunk
-is a few matrix products and only the state at its boundary is carried (and kept for the backward pass). A
+is a few matrix products and only the state at its boundary is carried. A
 true `reset` at t forgets everything before t. The state is float32 under bfloat16 inputs.
 """
 

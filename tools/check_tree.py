@@ -1,4 +1,4 @@
-"""Hold the habits that no linter knows: short files, no drawers, light weights, test files of different names.
+"""Hold the habits that no linter knows: short files, light weights, no drawers, no two tests of one name.
 
 Usage: python tools/check_tree.py
 """

@@ -11,7 +11,7 @@ import re
 import numpy as np
 
 from mfm_jax.music.facts import Facts, measure
-from mfm_jax.music.players import player_names
+from mfm_jax.music.players import LANGUAGES, player_names
 from mfm_jax.music.words import (
     DENSITY_WORDS,
     DYNAMICS_WORDS,
@@ -38,6 +38,9 @@ TEMPLATES = (
     "a {style} {piece} by {composer} for {players}",
     "a {density} {piece} for {players}, {bpm}",
     "a {density} {texture} {piece} in {metre}",
+    "a {density}, {register} {piece} for {players}",
+    "{density} {players}, {register}",
+    "{pace} and {density} {players}",
     "{pace} {players}, {bpm}",
     "{pace} {piece} with {players}",
     "{pace} {style} music, {players}, {key}",
@@ -130,7 +133,7 @@ def caption(facts: Facts, rng: np.random.Generator, held_out: bool = False, roug
         facts: the facts of a piece or excerpt.
         rng: makes every choice; the same state gives the same caption.
         held_out: draw from the templates that training never sees.
-        rough: lower case, missing punctuation and rare typos, as people type.
+        rough: lower case, missing punctuation, rare typos, now and then words of another language.
 
     Returns:
         A caption of at least one character; 'music' where nothing is known.
@@ -258,6 +261,8 @@ def _tag_list(known: dict[str, list[str]], rng: np.random.Generator) -> str:
 
 
 def _roughen(text: str, rng: np.random.Generator) -> str:
+    if rng.random() < 0.08:
+        text = translated(text, _choose(sorted(LANGUAGES), rng), rng)
     if rng.random() < 0.5:
         text = text.lower()
     elif rng.random() < 0.5:
@@ -271,6 +276,14 @@ def _roughen(text: str, rng: np.random.Generator) -> str:
         where = int(rng.integers(len(words)))
         words[where] = _mistype(words[where], rng)
     return " ".join(words)
+
+
+def translated(text: str, language: str, rng: np.random.Generator) -> str:
+    """Put the words of a text that `LANGUAGES` knows into another language; the others stay."""
+    options: dict[str, list[str]] = {}
+    for foreign, ours in LANGUAGES[language].items():
+        options.setdefault(ours, []).append(foreign)
+    return re.sub(r"[a-z]+", lambda word: _choose(options.get(word[0], [word[0]]), rng), text)
 
 
 def _mistype(word: str, rng: np.random.Generator) -> str:

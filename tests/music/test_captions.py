@@ -3,10 +3,11 @@ import json
 import numpy as np
 import pytest
 
-from mfm_jax.music.captions import HELD_OUT, TEMPLATES, Facts, caption, measure, phrases
+from mfm_jax.music.captions import HELD_OUT, TEMPLATES, Facts, caption, measure, phrases, translated
 from mfm_jax.music.facts import composer_name, find_key
 from mfm_jax.music.instruments import instrument_of
 from mfm_jax.music.notes import Score, Track
+from mfm_jax.music.players import LANGUAGES
 from mfm_jax.music.prompt import parse_prompt
 from mfm_jax.music.tempo import TempoMap
 from mfm_jax.music.words import Key
@@ -87,6 +88,22 @@ def test_captions_are_many_reproducible_and_never_half_filled():
     assert len(set(drawn)) > 800
     assert drawn[:20] == [caption(FACTS, np.random.default_rng(seed)) for seed in range(20)]
     assert all(text.strip() and "{" not in text and "None" not in text for text in drawn)
+
+
+@pytest.mark.parametrize("language", sorted(LANGUAGES))
+def test_the_parser_reads_a_translated_caption_as_its_english(language):
+    rng = np.random.default_rng(3)
+    for text in ("a sad piece for cello and flute, slow", "organ and violin", "cheerful guitar, fast"):
+        foreign = translated(text, language, rng)
+        assert foreign != text
+        read, wanted = parse_prompt(foreign), parse_prompt(text)
+        assert {i.name for i in read.instruments} == {i.name for i in wanted.instruments}, foreign
+        assert read.key.mode == wanted.key.mode, foreign
+
+
+def test_thousands_of_surface_forms():
+    drawn = {caption(FACTS, np.random.default_rng([7, seed])) for seed in range(4000)}
+    assert len(drawn) > 2500
 
 
 def test_held_out_templates_are_not_in_training():

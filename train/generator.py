@@ -43,8 +43,8 @@ def main() -> None:
         run = load(GeneratorRun, *arguments.settings)
         sampling = load(SampleConfig, *arguments.sampling)
         held_out = load_stretches(run.data.z, "valid")
-        text = embed(run.data.text, held_out, run.model)
         out = Path(run.out)
+        text = embed(run.data, held_out, run.model, out / "text_cache")
         figures = report(
             out / "generator.safetensors", run.data.codec, held_out, out / "samples", sampling, text
         )

@@ -38,6 +38,14 @@ def add_kinds(parser: argparse.ArgumentParser) -> None:
     kind.add_argument("--logit-cap", type=float, metavar="X", help="soft cap of logits (Large 30, 2024 none)")
 
     kind = _kind(
+        kinds, "t5", "a published T5 encoder, from a folder or fetched from the hub -> a text encoder"
+    )
+    kind.add_argument("source", metavar="SOURCE", help="a folder, or a name such as google/flan-t5-large")
+    kind.add_argument("--revision", metavar="R", help="commit, branch or tag to fetch")
+    kind.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="it will run in")
+    kind.add_argument("--half", action="store_true", help="store float16")
+
+    kind = _kind(
         kinds, "tensors", "a torch file -> its tensors as safetensors, for mfm evaluate fad --weights"
     )
     kind.add_argument("file", type=Path, metavar="FILE", help="such as CLAP's .pt")
@@ -72,6 +80,10 @@ def run(options: dict[str, Any]) -> None:
             from mfm_jax.convert import tensors_only
 
             print(tensors_only.convert(**options))
+        case "t5":
+            from mfm_jax.convert import t5
+
+            print(t5.convert(**options))
         case "xlstm":
             from mfm_jax.convert.xlstm_files import export_file, import_file
 

@@ -68,13 +68,13 @@ def relative_buckets(length: int, buckets: int, max_distance: int) -> Int[Array,
     )
 
 
-def pool(tokens: Float[Array, "B L D"], mask: Bool[Array, "B L"]) -> Float[Array, "B D"]:
-    """Average the tokens that are not padding, then scale to unit root mean square.
+def pool(tokens: Float[Array, "B L D"], weights: Float[Array, "B L"]) -> Float[Array, "B D"]:
+    """Average tokens by their weights (0 for padding), then scale to unit root mean square.
 
     The scale of a published encoder's output varies by size and text; the generator sees one scale for all.
     """
-    weight = mask.astype(tokens.dtype)[..., None]
-    mean = jnp.sum(tokens * weight, axis=1) / jnp.maximum(jnp.sum(weight, axis=1), 1.0)
+    weights = weights.astype(tokens.dtype)
+    mean = jnp.einsum("bld,bl->bd", tokens, weights) / jnp.maximum(weights.sum(1, keepdims=True), 1e-3)
     return rms_norm(mean, jnp.ones(mean.shape[-1], mean.dtype), 1e-12)
 
 
@@ -165,4 +165,4 @@ class TextEncoder(nn.Module):
         if c.output_width:
             x = nn.Dense(c.output_width, use_bias=False, name="project")(x)
         tokens = x * mask[..., None].astype(x.dtype)
-        return tokens, pool(tokens, mask)
+        return tokens, pool(tokens, mask.astype(tokens.dtype))

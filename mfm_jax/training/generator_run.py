@@ -15,8 +15,9 @@ from mfm_jax.config import build, config, to_dict
 from mfm_jax.models.codec import CodecConfig
 from mfm_jax.models.generator import GeneratorConfig
 from mfm_jax.models.summaries import BeatCoder, BeatCoderConfig
-from mfm_jax.models.text import TextConfig, TextEncoder
-from mfm_jax.models.text_loading import load_tokeniser, tokenise
+from mfm_jax.models.text import TextConfig
+from mfm_jax.models.text_loading import Text as TextEmbedder
+from mfm_jax.models.text_loading import load_tokeniser
 from mfm_jax.training.generator import CoderLoss, CoderObjective, PriorLoss, PriorObjective, rotate
 from mfm_jax.training.generator_samples import SampleConfig, report
 from mfm_jax.training.loop import TrainConfig, fit
@@ -29,8 +30,8 @@ from mfm_jax.training.stretches import (
     no_text,
     prior_batches,
 )
+from mfm_jax.training.text_cache import TextCache
 
-TEXTS = 64  # captions encoded at once
 BEATS = 512  # beats summarised at once
 SAMPLES, SAMPLE_BEATS = 4, 32  # pieces written at intervals, as MIDI and pictures
 
@@ -42,12 +43,15 @@ class DataConfig:
     Attributes:
         z: folder of z records.
         codec: `codec.safetensors` that made them.
-        text: folder with `text.safetensors` and `tokenizer.json`; None trains without text.
+        text: folder with `text.safetensors` and `tokenizer.json`, such as `mfm convert t5` writes; None
+            trains without text.
+        text_cache: folder of captions' embeddings, shared by runs; None for the run's own.
     """
 
     z: str
     codec: str
     text: str | None = None
+    text_cache: str | None = None
 
 
 @config
@@ -84,7 +88,7 @@ def train(run: GeneratorRun) -> Path:
     held_out = load_stretches(run.data.z, "valid")
     print(f"{len(stretches)} stretches, {sum(len(s.z) for s in stretches)} beats", flush=True)
     beats = summaries(run.model.coder, coder, stretches)
-    text = embed(run.data.text, [*stretches, *held_out], run.model)
+    text = embed(run.data, [*stretches, *held_out], run.model, out / "text_cache")
     objective = PriorObjective(run.model, run.prior_loss, coder, begin)
     stream = prior_batches(stretches, beats, text, run.batches, run.seed)
     judge = prior_batches(
@@ -164,34 +168,19 @@ def summaries(
     return np.split(np.concatenate(flat), np.cumsum(lengths)[:-1])
 
 
-def embed(folder: str | None, stretches: Sequence[Stretch], model: GeneratorConfig) -> Text:
-    """Encode every caption once."""
-    if folder is None:
+def embed(data: DataConfig, stretches: Sequence[Stretch], model: GeneratorConfig, cache: Path) -> Text:
+    """Look up the embedding of every caption; what `cache` does not hold is encoded and kept there."""
+    if data.text is None:
         return no_text(stretches, model.text_width, model.text_tokens)
-    params, values, _ = load_weights(Path(folder) / "text.safetensors")
-    encoder = TextEncoder(build(TextConfig, values))
+    weights = Path(data.text) / "text.safetensors"
+    params, values, _ = load_weights(weights)
     variables = params if "params" in params else {"params": params}
-    encode = jax.jit(encoder.apply)
+    config = build(TextConfig, values)
+    if config.embedding_width != model.text_width:
+        raise ValueError(f"{weights}: {config.embedding_width}-d text; set model.text_width to that")
+    encoder = TextEmbedder(config, variables, load_tokeniser(weights.with_name("tokenizer.json")))
     captions = sorted({caption for s in stretches for caption in s.captions})
-    ids = tokenise(load_tokeniser(Path(folder) / "tokenizer.json"), captions, model.text_tokens)
-    shape = (len(captions), model.text_tokens)
-    table = Text(
-        np.zeros((len(captions), model.text_width), np.float16),
-        np.zeros((*shape, model.text_width), np.float16),
-        np.zeros(shape, bool),
-        {caption: row for row, caption in enumerate(captions)},
-    )
-    for start in range(0, len(captions), TEXTS):
-        rows = ids[start : start + TEXTS]
-        given = np.zeros((TEXTS, model.text_tokens), np.int32)
-        mask = np.zeros((TEXTS, model.text_tokens), bool)
-        for row, tokens in enumerate(rows):
-            given[row, : len(tokens)] = tokens
-            mask[row, : len(tokens)] = True
-        mask[len(rows) :, 0] = True
-        tokens, pooled = encode(variables, given, mask)
-        part = slice(start, start + len(rows))
-        table.tokens[part] = np.asarray(tokens)[: len(rows)]
-        table.pooled[part] = np.asarray(pooled)[: len(rows)]
-        table.mask[part] = mask[: len(rows)]
-    return table
+    lookup = TextCache(data.text_cache or cache, encoder, weights_hash(weights), model.text_tokens)
+    found = lookup(captions)
+    rows = {caption: row for row, caption in enumerate(captions)}
+    return Text(found.pooled, found.tokens, found.mask, rows)

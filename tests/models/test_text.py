@@ -1,16 +1,17 @@
-import json
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
 
-from mfm_jax.config import build
+from mfm_jax.config import build, to_dict
+from mfm_jax.convert.t5 import t5_params
 from mfm_jax.models.text import TextConfig, TextEncoder, relative_buckets
-from mfm_jax.models.text_loading import Text, load_t5, load_tokeniser, t5_params
+from mfm_jax.models.text_loading import Text, load_tokeniser
+from mfm_jax.music.prompt_syntax import Emphasis, read_passages
 from tests.reference import t5
 
 CONFIG = TextConfig(vocabulary=40, width=16, layers=2, heads=2, head_width=6, ffn=24, output_width=0)
@@ -43,7 +44,7 @@ def test_buckets_are_those_of_the_reference():
 def test_agrees_with_the_float64_reference_on_ragged_batches(tensors, encode):
     rng = np.random.default_rng(1)
     rows = [list(rng.integers(0, 40, n)) for n in (1, 20, 7)]
-    tokens, pooled = encode(t5_params(CONFIG, tensors), *padded(rows, 24))
+    tokens, pooled = encode(t5_params(CONFIG, tensors.__getitem__), *padded(rows, 24))
     for i, row in enumerate(rows):
         expected = t5.encode(tensors, row, 2, 2, 6)
         np.testing.assert_allclose(tokens[i, : len(row)], expected, atol=1e-4)
@@ -53,7 +54,7 @@ def test_agrees_with_the_float64_reference_on_ragged_batches(tensors, encode):
 
 
 def test_padding_does_not_change_the_answer(tensors, encode):
-    params = t5_params(CONFIG, tensors)
+    params = t5_params(CONFIG, tensors.__getitem__)
     row = [3, 1, 4, 1, 5]
     short, long = (encode(params, *padded([row], n)) for n in (5, 24))
     np.testing.assert_allclose(short[0][0], long[0][0, :5], atol=1e-5)
@@ -61,7 +62,7 @@ def test_padding_does_not_change_the_answer(tensors, encode):
 
 
 def test_a_text_without_tokens_gives_zeros(tensors, encode):
-    tokens, pooled = encode(t5_params(CONFIG, tensors), *padded([[]], 24))
+    tokens, pooled = encode(t5_params(CONFIG, tensors.__getitem__), *padded([[]], 24))
     assert not np.any(tokens)
     assert not np.any(pooled)
 
@@ -77,7 +78,7 @@ def test_the_projection_sets_the_width_and_parameters_match_the_loader(tensors):
     assert pooled.shape == (1, config.embedding_width)
     shapes = jax.tree.map(np.shape, fresh["params"])
     del shapes["project"]
-    assert shapes == jax.tree.map(np.shape, t5_params(CONFIG, tensors)["params"])
+    assert shapes == jax.tree.map(np.shape, t5_params(CONFIG, tensors.__getitem__)["params"])
 
 
 def toy_tokeniser():
@@ -89,17 +90,16 @@ def toy_tokeniser():
     return tokeniser
 
 
-@pytest.fixture
-def folder(tmp_path, tensors):
-    published = {"vocab_size": 40, "d_model": 16, "num_layers": 2, "num_heads": 2, "d_kv": 6, "d_ff": 24}
-    (tmp_path / "config.json").write_text(json.dumps(published | {"feed_forward_proj": "gated-gelu"}))
-    save_file(tensors | {"decoder.block.0.unused": np.zeros(3, np.float32)}, tmp_path / "model.safetensors")
-    toy_tokeniser().save(str(tmp_path / "tokenizer.json"))
-    return tmp_path
+@pytest.fixture(scope="module")
+def text(tensors):
+    return Text(
+        CONFIG,
+        t5_params(CONFIG, tensors.__getitem__),
+        PreTrainedTokenizerFast(tokenizer_object=toy_tokeniser()),
+    )
 
 
-def test_a_published_folder_loads_and_each_text_is_encoded_by_itself(folder, tensors):
-    text = load_t5(folder)
+def test_each_text_is_encoded_by_itself(text, tensors):
     together = text(["sad piano", "piano " * 30], length=12)
     alone = text(["sad piano"], length=12)
     np.testing.assert_array_equal(together.pooled[0], alone.pooled[0])
@@ -107,32 +107,43 @@ def test_a_published_folder_loads_and_each_text_is_encoded_by_itself(folder, ten
     assert together.mask.sum(1).tolist() == [3, 12]
 
 
-def test_sharded_weights_load(folder, tensors):
-    names = sorted(tensors)
-    (folder / "model.safetensors").unlink()
-    save_file({n: tensors[n] for n in names[:5]}, folder / "a.safetensors")
-    save_file({n: tensors[n] for n in names[5:]}, folder / "b.safetensors")
-    index = {"weight_map": {n: "a.safetensors" if n in names[:5] else "b.safetensors" for n in names}}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert load_t5(folder)(["sad"]).pooled.shape == (1, 16)
+def test_many_prompts_padded_and_bucketed_give_the_same_answer(text):
+    rng = np.random.default_rng(2)
+    prompts = [" ".join(rng.choice(["sad", "piano", "odd"], n)) for n in rng.integers(0, 70, 512)]
+    many, single = text.many(prompts, rows=32), text(prompts)
+    np.testing.assert_array_equal(many.mask, single.mask)
+    np.testing.assert_allclose(many.tokens, single.tokens, atol=1e-5)
+    np.testing.assert_allclose(many.pooled, single.pooled, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("config.json", None, "no config.json"),
-        ("config.json", '{"feed_forward_proj": "relu"}', "gated-gelu"),
-        ("tokenizer.json", "no json", "not a tokenizer"),
-        ("tokenizer.json", None, "no tokeniser"),
-        ("model.safetensors", None, "no such file"),
-    ],
-)
-def test_a_broken_folder_is_refused_by_name(folder, name, content, message):
-    (folder / name).unlink()
-    if content is not None:
-        (folder / name).write_text(content)
-    with pytest.raises(ValueError, match=message):
-        load_t5(folder)
+def test_many_runs_split_over_devices(text):
+    devices = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("data",))
+    split = jax.sharding.NamedSharding(devices, jax.sharding.PartitionSpec("data"))
+    shared = Text(CONFIG, text.params, text.tokeniser, put=lambda rows: jax.device_put(rows, split))
+    shared.params = jax.device_put(
+        text.params, jax.sharding.NamedSharding(devices, jax.sharding.PartitionSpec())
+    )
+    prompts = ["sad piano", "piano", "", "sad " * 20]
+    np.testing.assert_allclose(shared.many(prompts, rows=4).tokens, text(prompts).tokens, atol=1e-5)
+
+
+def test_bfloat16_is_close_and_keeps_matrices_small(text):
+    half = Text(build(TextConfig, to_dict(CONFIG) | {"dtype": "bfloat16"}), text.params, text.tokeniser)
+    assert half.params["params"]["blocks"]["gate"]["kernel"].dtype == jnp.bfloat16
+    assert half.params["params"]["final_norm"]["scale"].dtype == jnp.float32
+    exact, rounded = text(["sad piano"]).pooled[0], half(["sad piano"]).pooled[0]
+    assert exact @ rounded / np.linalg.norm(exact) / np.linalg.norm(rounded) > 0.999
+
+
+def test_emphasis_scales_tokens_and_moves_the_pooled_mean(text):
+    (passage,) = read_passages("sad:2 piano")
+    plain, strong = text([passage.text]), text([passage.text], emphasis=[passage.emphasis])
+    np.testing.assert_allclose(strong.tokens[0, 0], 2 * plain.tokens[0, 0], rtol=1e-6)
+    np.testing.assert_array_equal(strong.tokens[0, 1:], plain.tokens[0, 1:])
+    mean = (2 * plain.tokens[0, 0] + plain.tokens[0, 1] + plain.tokens[0, 2]) / 4
+    np.testing.assert_allclose(strong.pooled[0], mean / np.sqrt(np.mean(mean**2)), rtol=1e-4)
+    once = text([passage.text], emphasis=[(Emphasis(0, 3, 1.0),)])
+    np.testing.assert_allclose(once.pooled, plain.pooled, atol=1e-6)
 
 
 def test_the_embedded_encoder_understands_prompts():

@@ -27,7 +27,7 @@ from mfm_jax.models.vae import VAE, VAEConfig
 from mfm_jax.models.vae_heads import SpectralHeadConfig
 from mfm_jax.music.notes import notes_in_seconds
 from mfm_jax.music.roll import frames_roll
-from mfm_jax.training.records import read, score_of, shards
+from mfm_jax.records import read, score_of, shards
 
 FRAMES = 2_048  # of each clip
 CONTEXT = 2  # frames to each side that the probe sees

@@ -17,7 +17,7 @@ from mfm_jax.training.codec_measure import measure, panels
 from mfm_jax.training.data import ClipData, codec_batches
 from mfm_jax.training.loop import TrainConfig, fit
 from mfm_jax.training.pictures import save_panels
-from mfm_jax.training.records import shards
+from mfm_jax.training.pipeline import WHOLE, Mix
 from mfm_jax.training.score_batches import ScoreData, score_batches
 
 
@@ -37,20 +37,20 @@ class CodecRun:
     """A codec's training.
 
     Attributes:
-        latents: folder of training shards ('latent' records).
+        latents: folder of training shards ('latent' records); or several with weights, `{A: 2, B: 1}`.
         valid: folders of validation shards, by the name that their figures get.
         out: run folder; `codec.safetensors` appears in it, renewed at each measurement.
         model: sizes.
-        scores: folder of score records, for stages that ask for them.
+        scores: folder of score records, or several with weights, for stages that ask for them.
         stages: run one after the other, each from the weights of the one before.
         initial: weights file to go on from.
         measured: validation batches in a measurement.
     """
 
-    latents: str
+    latents: Mix
     out: str
     valid: dict[str, str] = dataclasses.field(default_factory=dict)
-    scores: str | None = None
+    scores: Mix | None = None
     model: CodecConfig = CodecConfig()
     stages: tuple[Stage, ...] = (Stage(name="joint"),)
     initial: str | None = None
@@ -86,12 +86,12 @@ def train(run: CodecRun) -> Path:
 
 def _stream(run: CodecRun, stage: Stage) -> grain.IterDataset:
     if stage.scores is None:
-        return codec_batches(shards(run.latents), stage.data)
+        return codec_batches(run.latents, stage.data)
     if run.scores is None:
         raise ValueError(
             f"stage {stage.name!r} reads scores: give scores=FOLDER of tools/prepare_data.py scores"
         )
-    return score_batches(shards(run.scores), stage.scores)
+    return score_batches(run.scores, stage.scores)
 
 
 def _save(model: CodecConfig, stage: str, figures: dict[str, float], path: Path, params: Params) -> None:
@@ -106,7 +106,7 @@ def _sample(
     figures.clear()
     settings = ClipData(batch=4, frames=1024, ticks=192, nominal=0.0, mixture=1.0, stray=0.0, seed=1)
     for name, folder in run.valid.items():
-        stream = iter(codec_batches(shards(folder), settings, epochs=4))
+        stream = iter(codec_batches(folder, settings, epochs=4, share=WHOLE))
         batches = itertools.islice(stream, run.measured)
         first = next(batches, None)
         if first is None:

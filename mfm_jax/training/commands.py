@@ -98,9 +98,9 @@ def prepare(
     Raises:
         ValueError: no MIDI, no bank, or hours that are not positive.
     """
+    from mfm_jax.records import read, shards
     from mfm_jax.training.clips import ClipsConfig
     from mfm_jax.training.preparation import prepare_clips, prepare_scores
-    from mfm_jax.training.records import read, shards
 
     if not hours > 0:
         raise ValueError(f"{hours:g} hours: must be positive")
@@ -136,7 +136,7 @@ def export(clips: str, out: str) -> None:
     from mfm_jax.axes import SAMPLE_RATE
     from mfm_jax.music.audio import write_audio
     from mfm_jax.music.midi import write_midi
-    from mfm_jax.training.records import read, score_of, shards
+    from mfm_jax.records import read, score_of, shards
 
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from mfm_jax.axes import LATENT, N_PITCHES, N_PLANES, TICKS_PER_BEAT
+from mfm_jax.building import Made, build
 from mfm_jax.checkpoint import load_weights, weights_hash
 from mfm_jax.config import build as build_config
 from mfm_jax.config import config, to_dict
@@ -23,9 +24,8 @@ from mfm_jax.music.facts import measure
 from mfm_jax.music.instruments import CATEGORIES, DRUMS, category_instrument, instrument_of
 from mfm_jax.music.notes import Notes, Score, Track
 from mfm_jax.music.roll import ticks_roll
+from mfm_jax.records import Facts, pack, read, score_of, shards
 from mfm_jax.training.groove import drum_part
-from mfm_jax.training.preparation import Made, build
-from mfm_jax.training.records import Facts, pack, read, score_of, shards
 
 WINDOW = 32  # beats encoded together
 LEAD = 1  # beats before a window that its convolutions see

@@ -1,11 +1,8 @@
-"""Batches from shards: Grain pipelines whose place can be saved, and the drawing of rolls."""
+"""Examples cut from records, in batches: audio for the VAE, latents with their rolls for the codec."""
 
 import functools
-from collections.abc import Sequence
-from typing import Any
 
 import grain
-import jax
 import numpy as np
 
 from mfm_jax.axes import FRAME_RATE, HOP, N_CATEGORIES, TICKS_PER_BEAT
@@ -14,13 +11,11 @@ from mfm_jax.music.instruments import DRUMS
 from mfm_jax.music.notes import Notes, Score, notes_in_seconds
 from mfm_jax.music.roll import frames_roll, ticks_roll
 from mfm_jax.music.tempo import TempoMap
-from mfm_jax.training.records import score_of, unpack
+from mfm_jax.records import score_of, unpack
+from mfm_jax.training.pipeline import Example, Mix, Share, batches, sources_of
 
 EVERYTHING = -1  # category that asks for all instruments together
 SLOWEST, FASTEST = 50.0, 180.0  # bpm of the nominal grids that audio without a known tempo is read on
-
-Example = dict[str, Any]
-Dataset = grain.IterDataset
 
 
 @config
@@ -28,7 +23,7 @@ class ClipData:
     """How training examples are cut from clips.
 
     Attributes:
-        batch: examples in a batch, on each host.
+        batch: examples in a batch, over all processes.
         frames: length of an example, in VAE frames.
         ticks: longest example in ticks; what is faster is put on a nominal grid that fits.
         instruments: categories given one by one; of more, the busiest are.
@@ -52,31 +47,18 @@ class ClipData:
     threads: int = 1
 
 
-def batches(records: Any, cut: Any, settings: Any, epochs: int | None = None) -> grain.IterDataset:
-    """Shuffle records, cut an example out of each and batch them; the iterator's state is its place.
-
-    Args:
-        records: blobs by index, as `grain.sources.ArrayRecordDataSource` gives them.
-        cut: `(blob, rng) -> example`, a dict of arrays.
-        settings: order and sizes.
-        epochs: passes over the records; None never ends.
-    """
-    order = grain.MapDataset.source(records).seed(settings.seed).shuffle()
-    order = order[jax.process_index() :: jax.process_count()].repeat(epochs)  # each host its own records
-    examples = order.random_map(cut).batch(settings.batch, drop_remainder=True)
-    return examples.to_iter_dataset(grain.ReadOptions(settings.threads, settings.ahead))
-
-
-def audio_batches(paths: Sequence[str], settings: ClipData, epochs: int | None = None) -> grain.IterDataset:
+def audio_batches(
+    clips: Mix, settings: ClipData, epochs: int | None = None, share: Share | None = None
+) -> grain.IterDataset:
     """Give batches `{"audio": int16 [B, frames * HOP]}` of clips, cropped at random."""
-    records = grain.sources.ArrayRecordDataSource(list(paths))
-    return batches(records, functools.partial(cut_audio, settings), settings, epochs)
+    return batches(sources_of(clips), functools.partial(cut_audio, settings), settings, epochs, share)
 
 
-def codec_batches(paths: Sequence[str], settings: ClipData, epochs: int | None = None) -> grain.IterDataset:
+def codec_batches(
+    latents: Mix, settings: ClipData, epochs: int | None = None, share: Share | None = None
+) -> grain.IterDataset:
     """Give batches for the codec, of 'latent' records: what `cut_codec` says, batch first."""
-    records = grain.sources.ArrayRecordDataSource(list(paths))
-    return batches(records, functools.partial(cut_codec, settings), settings, epochs)
+    return batches(sources_of(latents), functools.partial(cut_codec, settings), settings, epochs, share)
 
 
 def cut_audio(settings: ClipData, blob: bytes, rng: np.random.Generator) -> Example:

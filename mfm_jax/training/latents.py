@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Float, Int16
 
 from mfm_jax.axes import HOP, WINDOW_FRAMES
+from mfm_jax.building import Made, build
 from mfm_jax.checkpoint import load_weights, weights_hash
 from mfm_jax.models.vaes import refuse_misfit, vae_of
-from mfm_jax.training.building import Made, build
-from mfm_jax.training.records import Arrays, Facts, pack, read, shards
+from mfm_jax.records import Arrays, Facts, pack, read, shards
 
 MARGIN = 32  # frames on each side of a window that its encoding sees: 8,192 samples
 FULL_SCALE = 32_768.0

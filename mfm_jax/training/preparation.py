@@ -12,15 +12,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mfm_jax.axes import SAMPLE_RATE
+from mfm_jax.building import Made, build
 from mfm_jax.config import to_dict
 from mfm_jax.music.audio import read_audio
 from mfm_jax.music.captions import caption
 from mfm_jax.music.facts import measure
 from mfm_jax.music.midi import MIDI_SUFFIXES, read_midi
 from mfm_jax.music.notes import Score
-from mfm_jax.training.building import Made, build
+from mfm_jax.records import Facts, pack_score, read, score_of, shards
 from mfm_jax.training.clips import ClipsConfig, make_clip, piece_weight, wants_piano
-from mfm_jax.training.records import Facts, pack_score, read, score_of, shards
 from mfm_jax.training.rendering import SoundBank
 from mfm_jax.training.splits import composition, split_of
 

@@ -13,9 +13,9 @@ from mfm_jax.config import config
 from mfm_jax.music.instruments import DRUMS
 from mfm_jax.music.notes import Notes, tidy
 from mfm_jax.music.roll import ticks_roll
+from mfm_jax.records import score_of, shards, unpack
 from mfm_jax.training.compositions import arrange
-from mfm_jax.training.data import Example, batches
-from mfm_jax.training.records import score_of, unpack
+from mfm_jax.training.pipeline import Example, Mix, Share, batches, folders_of
 
 
 @config
@@ -23,7 +23,7 @@ class ScoreData:
     """How examples are cut from scores.
 
     Attributes:
-        batch: examples in a batch.
+        batch: examples in a batch, over all processes.
         beats: length of an example.
         instruments: categories given one by one; of more, the busiest are.
         played: share of examples whose onsets wander by a quarter of a tick, as performances do.
@@ -60,9 +60,12 @@ class SplitSource:
         return blob
 
 
-def score_batches(paths: Sequence[str], settings: ScoreData, split: str = "train") -> grain.IterDataset:
+def score_batches(
+    scores: Mix, settings: ScoreData, split: str = "train", share: Share | None = None
+) -> grain.IterDataset:
     """Give batches with those fields of `training.data.codec_batches` that say what is written."""
-    return batches(SplitSource(paths, split), functools.partial(cut_score, settings), settings)
+    sources = [(SplitSource(shards(folder), split), weight) for folder, weight in folders_of(scores).items()]
+    return batches(sources, functools.partial(cut_score, settings), settings, share=share)
 
 
 def cut_score(settings: ScoreData, blob: bytes, rng: np.random.Generator) -> Example:

@@ -4,7 +4,7 @@ import hashlib
 import re
 import unicodedata
 
-from mfm_jax.training.records import Facts
+from mfm_jax.records import Facts
 
 SHARES = {"train": 0.90, "valid": 0.05, "test": 0.05}
 

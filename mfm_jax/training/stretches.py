@@ -15,7 +15,7 @@ from mfm_jax.config import config
 from mfm_jax.models.conditions import UNKNOWN_KEY, bar_lag
 from mfm_jax.music.facts import Facts as Measured
 from mfm_jax.music.instruments import DRUMS
-from mfm_jax.training.records import Arrays, Facts, read, shards
+from mfm_jax.records import Arrays, Facts, read, shards
 from mfm_jax.training.sections import cut_sections, name_sections
 
 MIXTURE = -1  # asks the codec for all instruments together

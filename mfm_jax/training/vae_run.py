@@ -17,7 +17,7 @@ from mfm_jax.models.vae_heads import SpectralHeadConfig
 from mfm_jax.models.vaes import vae_of
 from mfm_jax.training.data import ClipData, audio_batches
 from mfm_jax.training.loop import TrainConfig, fit
-from mfm_jax.training.records import shards
+from mfm_jax.training.pipeline import WHOLE, Mix
 from mfm_jax.training.vae import VAELossConfig, VAEObjective, fitted
 from mfm_jax.training.vae_adversarial import VAE_PART, AdversarialConfig, TwoPhaseObjective
 from mfm_jax.training.vae_validation import AXES, Validation
@@ -31,7 +31,7 @@ class VAERun:
     """Everything about a run.
 
     Attributes:
-        clips: folder of clip records to train on.
+        clips: folder of clip records to train on; or several, `{A: 2, B: 1}`: two examples of A for one of B.
         valid: folder of clip records that `sample` measures on; None measures nothing.
         out: folder of the run: checkpoints, metrics, `vae.safetensors` with the latent's principal axes as
             found at the last validation; `vae_phase_1.safetensors` is that of the end of the first phase.
@@ -42,7 +42,7 @@ class VAERun:
         adversarial: the second phase of such a head; None for none.
     """
 
-    clips: str
+    clips: Mix
     out: str
     valid: str | None = None
     begin: str | None = None
@@ -65,7 +65,7 @@ def begin(run: VAERun) -> Params | None:
         return {name: part for name, part in weights.params.items() if name != AXES}
     if not (isinstance(run.model, VAEConfig) and isinstance(run.model.encoder, LogFrequencyConfig)):
         return None
-    batches = audio_batches(shards(run.clips), run.data)
+    batches = audio_batches(run.clips, run.data, share=WHOLE)
     seconds = run.data.batch * run.data.frames * run.model.hop / run.model.sample_rate
     waves = (np.asarray(batch["audio"], np.float32) / 32_768 for batch in batches)
     count = int(FIT_SECONDS / seconds) + 1
@@ -92,7 +92,7 @@ def train(run: VAERun) -> Path:
         shutil.copyfile(weights, weights.with_name("vae_phase_1.safetensors"))
         return told
 
-    batches = audio_batches(shards(run.clips), run.data)
+    batches = audio_batches(run.clips, run.data)
     about = {"model": to_dict(run.model), "losses": to_dict(alone.loss), "data": to_dict(run.data)}
     if run.adversarial:
         about["adversarial"] = to_dict(run.adversarial)

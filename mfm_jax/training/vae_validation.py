@@ -15,7 +15,7 @@ from mfm_jax.music.audio import write_audio
 from mfm_jax.training.data import ClipData, audio_batches
 from mfm_jax.training.fidelity import LatentAxes, figures, principal_axes
 from mfm_jax.training.pictures import save_panels
-from mfm_jax.training.records import shards
+from mfm_jax.training.pipeline import WHOLE
 from mfm_jax.training.vae import VAEObjective
 from mfm_jax.training.vae_wave import WaveObjective
 
@@ -29,7 +29,7 @@ class Validation:
 
     def __init__(self, objective: VAEObjective | WaveObjective, folder: str, data: ClipData) -> None:
         self.model = objective.model
-        self.held = list(islice(audio_batches(shards(folder), data, epochs=1), BATCHES))
+        self.held = list(islice(audio_batches(folder, data, epochs=1, share=WHOLE), BATCHES))
         self._measure = jax.jit(lambda params, batch: objective.measure(params, batch, jax.random.key(0)))
         self._encode = jax.jit(
             lambda params, wave: self.model.apply({"params": params}, wave, method="encode")

@@ -11,17 +11,17 @@ import pretty_midi
 import pytest
 
 from mfm_jax.axes import FRAME_RATE, HOP, SAMPLE_RATE
+from mfm_jax.building import Made, build
 from mfm_jax.music.audio import write_audio
 from mfm_jax.music.instruments import instrument_of
 from mfm_jax.music.midi import write_midi
 from mfm_jax.music.notes import Score, Track
 from mfm_jax.music.tempo import TempoMap
+from mfm_jax.records import pack_score, read, score_of, shards, unpack
 from mfm_jax.training import augment, commands, groove, preparation
-from mfm_jax.training.building import Made, build
 from mfm_jax.training.clips import ClipsConfig
 from mfm_jax.training.data import EVERYTHING, ClipData, audio_batches, cut_codec
 from mfm_jax.training.preparation import find_pieces
-from mfm_jax.training.records import pack_score, read, score_of, shards, unpack
 from mfm_jax.training.rendering import Part, SoundBank
 from mfm_jax.training.splits import composition, split_of
 
@@ -200,7 +200,7 @@ def test_clips_hold_what_sounds(scores, tmp_path):
         assert score.n_notes
         assert score.seconds < len(arrays["audio"]) / SAMPLE_RATE + 0.5
         assert facts["caption"]
-    batch = next(iter(audio_batches(shards(tmp_path / "a"), ClipData(batch=2, frames=64))))
+    batch = next(iter(audio_batches(str(tmp_path / "a"), ClipData(batch=2, frames=64))))
     assert batch["audio"].shape == (2, 64 * HOP)
 
 

@@ -5,8 +5,8 @@ from mfm_jax.music.facts import measure
 from mfm_jax.music.instruments import DRUMS, instrument_of
 from mfm_jax.music.notes import Score, Track
 from mfm_jax.music.tempo import TempoMap
+from mfm_jax.records import pack, write_shard
 from mfm_jax.training.compositions import arrange, bar_places, beat_facts
-from mfm_jax.training.records import pack, write_shard
 from mfm_jax.training.stretches import (
     BatchConfig,
     coder_batches,

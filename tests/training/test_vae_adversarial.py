@@ -16,12 +16,12 @@ from mfm_jax.models.vae import VAE, VAEConfig
 from mfm_jax.models.vae_heads import SpectralHeadConfig
 from mfm_jax.models.vae_pqmf import PqmfConfig
 from mfm_jax.models.vaes import vae_of
+from mfm_jax.records import pack, shard_path, write_shard
 from mfm_jax.training.data import ClipData
 from mfm_jax.training.fidelity import figures, principal_axes
 from mfm_jax.training.loop import TrainConfig, fit
 from mfm_jax.training.optim import OptimConfig
 from mfm_jax.training.receptive_field import Reach, margins, receptive_field
-from mfm_jax.training.records import pack, shard_path, write_shard
 from mfm_jax.training.state import initial_state, make_turns
 from mfm_jax.training.vae_adversarial import (
     AdversarialConfig,

@@ -17,7 +17,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mfm_jax.training.records import Facts, shard_path, write_manifest, write_shard
+from mfm_jax.records import Facts, shard_path, write_manifest, write_shard
 
 PLAN = "plan.json"
 

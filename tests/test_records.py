@@ -6,7 +6,7 @@ import pytest
 from mfm_jax.music.instruments import instrument_of
 from mfm_jax.music.notes import Score, Track
 from mfm_jax.music.tempo import TempoMap
-from mfm_jax.training.records import (
+from mfm_jax.records import (
     pack,
     pack_score,
     read,

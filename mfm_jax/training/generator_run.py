@@ -21,6 +21,7 @@ from mfm_jax.models.text_loading import load_tokeniser
 from mfm_jax.training.generator import CoderLoss, CoderObjective, PriorLoss, PriorObjective, rotate
 from mfm_jax.training.generator_samples import SampleConfig, report
 from mfm_jax.training.loop import TrainConfig, fit
+from mfm_jax.training.pipeline import WHOLE
 from mfm_jax.training.stretches import (
     BatchConfig,
     Stretch,
@@ -92,7 +93,7 @@ def train(run: GeneratorRun) -> Path:
     objective = PriorObjective(run.model, run.prior_loss, coder, begin)
     stream = prior_batches(stretches, beats, text, run.batches, run.seed)
     judge = prior_batches(
-        held_out, summaries(run.model.coder, coder, held_out), text, run.batches, run.seed + 1
+        held_out, summaries(run.model.coder, coder, held_out), text, run.batches, run.seed + 1, WHOLE
     )
     judged = [next(judge) for _ in range(8)]
     losses = jax.jit(objective.losses)

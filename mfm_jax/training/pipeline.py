@@ -6,8 +6,9 @@ what is drawn at random for an example follows from its place in the sequence. P
 read: the iterator's state is the number of the next batch, everywhere.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import grain
 import jax
@@ -19,7 +20,8 @@ Mix = str | dict[str, float]  # a folder of records; or several, each with its s
 Example = dict[str, Any]
 
 
-class Share(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Share:
     """Which rows of a global batch are read here: part `index` of `count` equal ones."""
 
     index: int

@@ -1,12 +1,15 @@
 """'z' records in memory, and the batches that the generator's objectives read.
 
-Batches are a pure function of (seed, step), so that a run resumes where it stopped by its step alone.
+Batches are a pure function of (seed, step), and each row of (seed, step, row), so that a run resumes where it
+stopped by its step alone, with any number of processes.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import grain
 import numpy as np
 from jaxtyping import Float
 
@@ -16,6 +19,7 @@ from mfm_jax.models.conditions import UNKNOWN_KEY, bar_lag
 from mfm_jax.music.facts import Facts as Measured
 from mfm_jax.music.instruments import DRUMS
 from mfm_jax.records import Arrays, Facts, read, shards
+from mfm_jax.training.pipeline import Share, own_share
 from mfm_jax.training.sections import cut_sections, name_sections
 
 MIXTURE = -1  # asks the codec for all instruments together
@@ -131,24 +135,19 @@ def chances(stretches: Sequence[Stretch]) -> Float[np.ndarray, " M"]:
     return weights / weights.sum()
 
 
-class Batches(Iterator[Arrays]):
-    """An endless iterator over `make(rng)` whose place is one number."""
+class Draws(NamedTuple):
+    """The random numbers of one step: those of the whole batch, and those of each row."""
 
-    def __init__(self, make: Callable[[np.random.Generator], Arrays], seed: int) -> None:
-        self._make, self._seed, self._step = make, seed, 0
+    seed: int
+    step: int
 
-    def __next__(self) -> Arrays:
-        """Make the next batch."""
-        self._step += 1
-        return self._make(np.random.default_rng([self._seed, self._step]))
+    def whole(self) -> np.random.Generator:
+        """Draw what rows have in common: which music they show."""
+        return np.random.default_rng([self.seed, self.step])
 
-    def get_state(self) -> dict[str, int]:
-        """Give the place, for a checkpoint."""
-        return {"step": self._step}
-
-    def set_state(self, state: dict[str, int]) -> None:
-        """Go to a place."""
-        self._step = int(state["step"])
+    def row(self, row: int) -> np.random.Generator:
+        """Draw what concerns one row of the global batch."""
+        return np.random.default_rng([self.seed, self.step, row])
 
 
 @config
@@ -162,6 +161,8 @@ class BatchConfig:
         drop: share of examples without a given control, drawn for each control alone.
         drop_text: share without text.
         drop_all: share without any wish but instruments and metre.
+        ahead: batches prepared while the step runs.
+        threads: that prepare them.
     """
 
     coder_batch: int = 16
@@ -173,18 +174,30 @@ class BatchConfig:
     drop: float = 0.35
     drop_text: float = 0.25
     drop_all: float = 0.1
+    ahead: int = 2
+    threads: int = 1
 
 
-def coder_batches(stretches: Sequence[Stretch], settings: BatchConfig, seed: int) -> Batches:
+def _endless(make: Callable[[Draws], Arrays], settings: BatchConfig, seed: int) -> grain.DatasetIterator:
+    """Make the batches of steps 0, 1, ...; the iterator's place is one number, the same on every process."""
+    steps = grain.MapDataset.range(sys.maxsize)
+    made = steps.map(lambda step: make(Draws(seed, int(step))))
+    return iter(made.to_iter_dataset(grain.ReadOptions(settings.threads, settings.ahead)))
+
+
+def coder_batches(
+    stretches: Sequence[Stretch], settings: BatchConfig, seed: int, share: Share | None = None
+) -> grain.DatasetIterator:
     """Batches of `CoderObjective`: short runs of beats and the instrument to decode, or the mixture."""
     weights = chances(stretches)
+    own = (share or own_share()).rows(settings.coder_batch)
 
-    def make(rng: np.random.Generator) -> Arrays:
-        picks = rng.choice(len(stretches), settings.coder_batch, p=weights)
-        z = np.zeros((len(picks), settings.coder_beats, *stretches[0].z.shape[1:]), np.float16)
-        category = np.full(len(picks), MIXTURE, np.int32)
-        for row, pick in enumerate(picks):
-            s = stretches[pick]
+    def make(draws: Draws) -> Arrays:
+        picks = draws.whole().choice(len(stretches), settings.coder_batch, p=weights)
+        z = np.zeros((len(own), settings.coder_beats, *stretches[0].z.shape[1:]), np.float16)
+        category = np.full(len(own), MIXTURE, np.int32)
+        for row, place in enumerate(own):
+            s, rng = stretches[picks[place]], draws.row(place)
             start = int(rng.integers(0, max(len(s.z) - settings.coder_beats, 0) + 1))
             part = s.z[start : start + settings.coder_beats]
             z[row, : len(part)] = part
@@ -192,12 +205,17 @@ def coder_batches(stretches: Sequence[Stretch], settings: BatchConfig, seed: int
                 category[row] = rng.choice(s.categories)
         return {"z": z, "category": category, "percussion": category == DRUMS}
 
-    return Batches(make, seed)
+    return _endless(make, settings, seed)
 
 
 def prior_batches(
-    stretches: Sequence[Stretch], beats: Sequence[np.ndarray], text: Text, settings: BatchConfig, seed: int
-) -> Batches:
+    stretches: Sequence[Stretch],
+    beats: Sequence[np.ndarray],
+    text: Text,
+    settings: BatchConfig,
+    seed: int,
+    share: Share | None = None,
+) -> grain.DatasetIterator:
     """Batches of `PriorObjective`.
 
     Args:
@@ -206,19 +224,31 @@ def prior_batches(
         text: embeddings of all captions.
         settings: sizes and dropout.
         seed: of the order.
+        share: rows to make; those of this process unless given.
     """
     weights = chances(stretches)
+    part = share or own_share()
+    own, own_ticks = part.rows(settings.batch), part.rows(settings.tick_batch)
 
-    def make(rng: np.random.Generator) -> Arrays:
-        picks = rng.choice(len(stretches), settings.batch, p=weights)
-        rows = [_example(stretches[p], beats[p], settings, rng) for p in picks]
-        batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-        wishes = [_wishes(stretches[p], text, settings, rng) for p in picks]
-        batch |= {f"wish_{name}": np.stack([wish[name] for wish in wishes]) for name in wishes[0]}
-        few = [_ticks(stretches[p], beats[p], settings, rng) for p in picks[: settings.tick_batch]]
-        return batch | {name: np.stack([row[name] for row in few]) for name in few[0]}
+    def make(draws: Draws) -> Arrays:
+        picks = draws.whole().choice(len(stretches), settings.batch, p=weights)
+        rows: list[Arrays] = []
+        for place in own:
+            s, rng = stretches[picks[place]], draws.row(place)
+            wishes = _wishes(s, text, settings, rng)
+            told = {f"wish_{name}": value for name, value in wishes.items()}
+            rows.append(_example(s, beats[picks[place]], settings, rng) | told)
+        few = [
+            _ticks(stretches[picks[place]], beats[picks[place]], settings, draws.row(settings.batch + place))
+            for place in own_ticks
+        ]
+        return _stacked(rows) | _stacked(few)
 
-    return Batches(make, seed)
+    return _endless(make, settings, seed)
+
+
+def _stacked(rows: Sequence[Arrays]) -> Arrays:
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
 def _example(s: Stretch, beats: np.ndarray, settings: BatchConfig, rng: np.random.Generator) -> Arrays:

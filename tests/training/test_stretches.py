@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from mfm_jax.music.notes import Score, Track
 from mfm_jax.music.tempo import TempoMap
 from mfm_jax.records import pack, write_shard
 from mfm_jax.training.compositions import arrange, bar_places, beat_facts
+from mfm_jax.training.pipeline import WHOLE, Share
 from mfm_jax.training.stretches import (
     BatchConfig,
     coder_batches,
@@ -92,6 +95,26 @@ def test_stretch_is_cut_into_sections():
     assert np.allclose(stretch.facts[0, 0], 4 * np.log2(0.9))
 
 
+def test_processes_together_make_what_one_makes():
+    stretches = [stretch_of(*record())] * 3
+    beats = list(np.random.default_rng(1).normal(size=(3, 36, 6)))
+    text = no_text(stretches, 8, 3)
+    settings = dataclasses.replace(SETTINGS, coder_batch=4, batch=4, tick_batch=4)
+    for make in (
+        lambda share: coder_batches(stretches, settings, 2, share),
+        lambda share: prior_batches(stretches, beats, text, settings, 2, share),
+    ):
+        alone = make(WHOLE)
+        next(alone)
+        for count in (2, 4):
+            together = [make(Share(index, count)) for index in range(count)]
+            for part in together:
+                part.set_state(alone.get_state())
+            rows = [next(part) for part in together]
+            for name, value in next(alone).items():
+                assert np.array_equal(np.concatenate([row[name] for row in rows]), value), name
+
+
 def test_batches_are_a_function_of_seed_and_step(tmp_path):
     for index, split in enumerate(("train", "valid")):
         write_shard(tmp_path / f"z-{index:05d}-of-00002.array_record", [pack(*record(split))])
@@ -100,9 +123,9 @@ def test_batches_are_a_function_of_seed_and_step(tmp_path):
     beats = [np.zeros((36, 6), np.float16)]
     text = no_text(stretches, 8, 3)
     stream = prior_batches(stretches, beats, text, SETTINGS, 0)
-    first, second = next(stream), next(stream)
+    first, place, second = next(stream), stream.get_state(), next(stream)
     again = prior_batches(stretches, beats, text, SETTINGS, 0)
-    again.set_state({"step": 1})
+    again.set_state(place)
     for name, value in next(again).items():
         assert np.array_equal(value, second[name]), name
     assert first["beats"].shape == (3, 24, 6)

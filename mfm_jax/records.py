@@ -6,7 +6,7 @@ clip costs no copy of the whole. A shard is written under a temporary name and r
 
 import hashlib
 import json
-import os
+import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ def shard_path(folder: Path, name: str, index: int, count: int) -> Path:
 
 def write_shard(path: Path, blobs: Iterable[bytes]) -> int:
     """Write a shard so that it appears only when whole; gives the number of its records."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part")
     writer = ArrayRecordWriter(str(temporary), WRITER_OPTIONS)
     count = 0
     try:
@@ -130,7 +130,7 @@ def write_manifest(folder: Path, manifest: Facts) -> None:
         path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
         for path in sorted(folder.glob(f"*{SUFFIX}"))
     }
-    temporary = folder / f".{MANIFEST}.part"
+    temporary = folder / f".{MANIFEST}.{secrets.token_hex(4)}.part"
     temporary.write_text(json.dumps({**manifest, "shards": entries}, indent=1, sort_keys=True) + "\n")
     temporary.replace(folder / MANIFEST)
 

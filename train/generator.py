@@ -5,13 +5,15 @@
         data.text=text_folder out=runs/generator
     python train/generator.py sample configs/generator/tiny.yaml data.z=.. data.codec=.. out=runs/generator
 
-The first two go on where they stopped when they are run again.
+The first two go on where they stopped when they are run again. `encode --runner NAME` lets Apache Beam make
+the records, as in tools/prepare_data.py.
 """
 
 import argparse
 from pathlib import Path
 
 from mfm_jax.config import load
+from mfm_jax.training.commands import add_workers, workers_of
 from mfm_jax.training.compositions import EncodeConfig, encode_scores
 from mfm_jax.training.generator_run import GeneratorRun, embed, train
 from mfm_jax.training.generator_samples import SampleConfig, report
@@ -28,17 +30,20 @@ def main() -> None:
     encode.add_argument("--scores", required=True, help="folder of score records")
     encode.add_argument("--codec", required=True, help="codec.safetensors")
     encode.add_argument("--out", required=True, help="folder for z records")
-    encode.add_argument("--workers", type=int, default=1)
+    add_workers(encode, 1)
     encode.add_argument("settings", nargs="*", help="YAML files and name=value overrides of EncodeConfig")
     fit = stages.add_parser("train", help="z records -> generator.safetensors")
     fit.add_argument("settings", nargs="+", help="YAML files and name=value overrides of GeneratorRun")
     look = stages.add_parser("sample", help="generator.safetensors -> MIDI and figures beside held-out music")
     look.add_argument("settings", nargs="+", help="as for train")
     look.add_argument("--sampling", nargs="*", default=[], help="overrides of SampleConfig")
-    arguments = parser.parse_args()
+    arguments, rest = parser.parse_known_args()
+    if rest and arguments.stage != "encode":
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if arguments.stage == "encode":
         settings = load(EncodeConfig, *arguments.settings)
-        encode_scores(arguments.scores, arguments.codec, arguments.out, settings, arguments.workers)
+        workers = workers_of({**vars(arguments), "beam": rest})
+        encode_scores(arguments.scores, arguments.codec, arguments.out, settings, workers)
     elif arguments.stage == "sample":
         run = load(GeneratorRun, *arguments.settings)
         sampling = load(SampleConfig, *arguments.sampling)

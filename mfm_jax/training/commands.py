@@ -8,6 +8,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from mfm_jax.building import Runner
+
 MEAN_CLIP = 27.0  # s: between ClipsConfig's shortest and longest
 HELD_OUT_CLIPS = 24  # of each kind, for evaluation
 
@@ -24,11 +26,11 @@ def add_stages(parser: argparse.ArgumentParser) -> None:
     stage.add_argument("--held-out-bank", help="a .sf2 file for test clips only")
     stage.add_argument("--hours", type=float, default=6.0, help="of training clips (6)")
     stage.add_argument("--seed", type=int, default=0)
-    stage.add_argument("--workers", type=int, default=2)
+    add_workers(stage, 2)
 
     stage = _stage(stages, "scores", "MIDI -> score records")
     stage.add_argument("folder", help="MIDI files, with manifest.jsonl or without")
-    stage.add_argument("--workers", type=int, default=2)
+    add_workers(stage, 2)
 
     stage = _stage(stages, "clips", "score records + sound banks -> rendered clips")
     stage.add_argument("scores", help="folder of score records")
@@ -38,15 +40,16 @@ def add_stages(parser: argparse.ArgumentParser) -> None:
     stage.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a field of ClipsConfig"
     )
-    stage.add_argument("--workers", type=int, default=2)
+    add_workers(stage, 2)
 
     stage = _stage(stages, "pairs", "recordings beside MIDI of the same name -> clips of whole pieces")
     stage.add_argument("folder", help="such as MAESTRO's")
-    stage.add_argument("--workers", type=int, default=2)
+    add_workers(stage, 2)
 
     stage = _stage(stages, "encode", "clips + frozen VAE -> latent records, for the codec")
     stage.add_argument("clips", help="folder of clips")
     stage.add_argument("--vae", required=True, help="vae.safetensors")
+    add_workers(stage, 1)
 
     stage = _stage(stages, "export", "clips -> pairs of .wav and .mid")
     stage.add_argument("clips", help="folder of clips")
@@ -58,26 +61,55 @@ def _stage(stages: Any, name: str, summary: str) -> argparse.ArgumentParser:
     return stage
 
 
+def add_workers(parser: argparse.ArgumentParser, default: int) -> None:
+    """Add the options that say who makes shards; `workers_of` reads them."""
+    parser.add_argument("--workers", type=int, default=default, help=f"processes on this machine ({default})")
+    parser.add_argument(
+        "--runner", help="make shards by Apache Beam: DirectRunner, FlinkRunner, SparkRunner, DataflowRunner"
+    )
+
+
+def workers_of(options: dict[str, Any]) -> int | Runner:
+    """Take `workers`, `runner` and `beam` (Beam's own options) out of parsed options.
+
+    Raises:
+        ValueError: Beam's options without a runner, or Apache Beam is not installed.
+    """
+    workers: int = options.pop("workers")
+    runner, given = options.pop("runner"), options.pop("beam", [])
+    if runner is None:
+        if given:
+            raise ValueError(f"{given[0]}: no such option; those of Beam go with --runner")
+        return workers
+    try:
+        from mfm_jax.beam import Beam
+    except ImportError:
+        raise ValueError("--runner: Apache Beam is missing; pip install 'mfm-jax[beam]'") from None
+    return Beam((f"--runner={runner}", *given))
+
+
 def run(options: dict[str, Any]) -> None:
     """Run the stage that `add_stages` parsed; `options` are its arguments by name."""
     from mfm_jax.config import load
     from mfm_jax.training import preparation
     from mfm_jax.training.clips import ClipsConfig
 
-    match options.pop("stage"):
+    stage = options.pop("stage")
+    workers = 1 if stage == "export" else workers_of(options)
+    match stage:
         case "prepare":
-            prepare(**options)
+            prepare(**options, workers=workers)
         case "scores":
-            preparation.prepare_scores(options["folder"], options["out"], workers=options["workers"])
+            preparation.prepare_scores(options["folder"], options["out"], workers=workers)
         case "clips":
             settings = load(ClipsConfig, *options["set"], f"banks={options['bank']}")
-            preparation.prepare_clips(options["scores"], options["out"], settings, workers=options["workers"])
+            preparation.prepare_clips(options["scores"], options["out"], settings, workers=workers)
         case "pairs":
-            preparation.prepare_pairs(options["folder"], options["out"], workers=options["workers"])
+            preparation.prepare_pairs(options["folder"], options["out"], workers=workers)
         case "encode":
             from mfm_jax.training.latents import encode_latents
 
-            encode_latents(options["clips"], options["vae"], options["out"])
+            encode_latents(options["clips"], options["vae"], options["out"], workers)
         case "export":
             export(options["clips"], options["out"])
 
@@ -89,7 +121,7 @@ def prepare(
     held_out_bank: str | None,
     hours: float,
     seed: int,
-    workers: int,
+    workers: int | Runner,
 ) -> None:
     """Make `scores/`, `train/`, `valid/` (a twentieth); with a held-out bank `test_piano/`, `test_mixed/`.
 

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from mfm_jax.axes import LATENT, N_PITCHES, N_PLANES, TICKS_PER_BEAT
-from mfm_jax.building import Made, build
+from mfm_jax.building import Made, Runner, build
 from mfm_jax.checkpoint import load_weights, weights_hash
 from mfm_jax.config import build as build_config
 from mfm_jax.config import config, to_dict
@@ -219,14 +219,14 @@ def beat_facts(score: Score, parts: dict[int, Notes], n_beats: int) -> dict[str,
 
 
 def encode_scores(
-    scores: str | Path, codec: str | Path, out: str | Path, settings: EncodeConfig, workers: int = 1
+    scores: str | Path, codec: str | Path, out: str | Path, settings: EncodeConfig, workers: int | Runner = 1
 ) -> Facts:
     """Write 'z' records of every score record; goes on where it stopped."""
     entries = [facts["id"] for _, facts in read(shards(scores))]
     plan = {"stage": "z", "settings": to_dict(settings), "codec": weights_hash(codec), "pieces": len(entries)}
     n_shards = -(-len(entries) // settings.per_shard)
     make = functools.partial(_encoded, str(scores), str(codec), settings)
-    return build(out, "z", plan, n_shards, make, workers)
+    return build(out, "z", plan, n_shards, make, workers, functools.partial(_encoder, str(codec)))
 
 
 @functools.cache

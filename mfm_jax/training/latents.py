@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int16
 
 from mfm_jax.axes import HOP, WINDOW_FRAMES
-from mfm_jax.building import Made, build
+from mfm_jax.building import Made, Runner, build
 from mfm_jax.checkpoint import load_weights, weights_hash
 from mfm_jax.models.vaes import refuse_misfit, vae_of
 from mfm_jax.records import Arrays, Facts, pack, read, shards
@@ -21,7 +21,13 @@ Transform = Callable[[Arrays, Facts], tuple[Arrays, Facts]]
 
 
 def encode_records(
-    source: str | Path, out: str | Path, name: str, plan: Facts, transform: Transform
+    source: str | Path,
+    out: str | Path,
+    name: str,
+    plan: Facts,
+    transform: Transform,
+    workers: int | Runner = 1,
+    load: Callable[[], object] | None = None,
 ) -> Facts:
     """Pass every record of a folder through a function, shard by shard; goes on where it stopped.
 
@@ -30,21 +36,25 @@ def encode_records(
         out: folder of the results.
         name: first name of the results' shards.
         plan: what decides the results besides the source (a weights hash, say).
-        transform: `(arrays, facts) -> (arrays, facts)`; a ValueError leaves the record out, by name.
+        transform: `(arrays, facts) -> (arrays, facts)`; a ValueError leaves the record out, by name. Must be
+            picklable when there are several workers.
+        workers: processes, or a runner; see `building.build`.
+        load: called once by each worker before its first shard.
     """
     paths = shards(source)
-
-    def make(index: int) -> Made:
-        made = Made([], [])
-        for arrays, facts in read([paths[index]]):
-            try:
-                made.blobs.append(pack(*transform(arrays, facts)))
-            except ValueError as error:
-                made.skipped.append((str(facts.get("id", index)), str(error)))
-        return made
-
     told = {**plan, "source": [Path(path).name for path in paths]}
-    return build(out, name, told, len(paths), make)
+    make = functools.partial(_transformed, paths, transform)
+    return build(out, name, told, len(paths), make, workers, load)
+
+
+def _transformed(paths: list[str], transform: Transform, index: int) -> Made:
+    made = Made([], [])
+    for arrays, facts in read([paths[index]]):
+        try:
+            made.blobs.append(pack(*transform(arrays, facts)))
+        except ValueError as error:
+            made.skipped.append((str(facts.get("id", index)), str(error)))
+    return made
 
 
 class LatentEncoder:
@@ -76,12 +86,19 @@ class LatentEncoder:
         return np.concatenate(parts)[:n_frames]
 
 
-def encode_latents(clips: str | Path, vae: str | Path, out: str | Path) -> Facts:
+def encode_latents(clips: str | Path, vae: str | Path, out: str | Path, workers: int | Runner = 1) -> Facts:
     """Write a 'latent' record for every clip: its arrays with `latent` float16 [F, D] in place of `audio`."""
-    encoder = LatentEncoder(vae)
+    load = functools.partial(_encoder, str(vae))
+    load()  # a bad file is refused before any work
+    plan = {"stage": "latents", "vae": weights_hash(vae)}
+    return encode_records(clips, out, "latents", plan, functools.partial(_encoded, str(vae)), workers, load)
 
-    def transform(arrays: Arrays, facts: Facts) -> tuple[Arrays, Facts]:
-        kept = {name: array for name, array in arrays.items() if name != "audio"}
-        return {**kept, "latent": encoder(arrays["audio"])}, facts
 
-    return encode_records(clips, out, "latents", {"stage": "latents", "vae": weights_hash(vae)}, transform)
+@functools.cache
+def _encoder(vae: str) -> LatentEncoder:
+    return LatentEncoder(vae)
+
+
+def _encoded(vae: str, arrays: Arrays, facts: Facts) -> tuple[Arrays, Facts]:
+    kept = {name: array for name, array in arrays.items() if name != "audio"}
+    return {**kept, "latent": _encoder(vae)(arrays["audio"])}, facts

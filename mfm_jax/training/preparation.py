@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mfm_jax.axes import SAMPLE_RATE
-from mfm_jax.building import Made, build
+from mfm_jax.building import Made, Runner, build
 from mfm_jax.config import to_dict
 from mfm_jax.music.audio import read_audio
 from mfm_jax.music.captions import caption
@@ -54,7 +54,9 @@ def find_pieces(folder: str | Path) -> list[Piece]:
     return pieces
 
 
-def prepare_scores(folder: str | Path, out: str | Path, per_shard: int = 64, workers: int = 1) -> Facts:
+def prepare_scores(
+    folder: str | Path, out: str | Path, per_shard: int = 64, workers: int | Runner = 1
+) -> Facts:
     """Read every MIDI file of a folder into 'score' records; broken and empty ones are named and left out."""
     pieces = find_pieces(folder)
     names = hashlib.sha256("\n".join(p.facts["path"] for p in pieces).encode()).hexdigest()[:16]
@@ -120,7 +122,7 @@ def _chances(scores: str, split: str, piano: bool, plain: bool) -> np.ndarray:
 
 
 def prepare_clips(
-    scores: str | Path, out: str | Path, settings: ClipsConfig, name: str = "clips", workers: int = 1
+    scores: str | Path, out: str | Path, settings: ClipsConfig, name: str = "clips", workers: int | Runner = 1
 ) -> Facts:
     """Render score records into 'clip' records: `audio` int16 [S] beside the notes that sound in it."""
     if not settings.banks:
@@ -135,7 +137,15 @@ def prepare_clips(
     named = {**to_dict(settings), "banks": [Path(bank).name for bank in settings.banks]}
     plan = {"stage": "clips", "settings": named}
     n_shards = -(-settings.count // settings.per_shard)
-    return build(out, name, plan, n_shards, functools.partial(_clips, str(scores), settings), workers)
+    make = functools.partial(_clips, str(scores), settings)
+    load = functools.partial(_loaded, str(scores), settings)
+    return build(out, name, plan, n_shards, make, workers, load)
+
+
+def _loaded(scores: str, settings: ClipsConfig) -> None:
+    """Read the scores and open the sound banks of this process, once."""
+    _library(scores, settings.split)
+    _banks(settings.banks)
 
 
 def _clips(scores: str, settings: ClipsConfig, shard: int) -> Made:
@@ -158,7 +168,9 @@ def _clips(scores: str, settings: ClipsConfig, shard: int) -> Made:
     return made
 
 
-def prepare_pairs(folder: str | Path, out: str | Path, per_shard: int = 4, workers: int = 1) -> Facts:
+def prepare_pairs(
+    folder: str | Path, out: str | Path, per_shard: int = 4, workers: int | Runner = 1
+) -> Facts:
     """Read recordings with their MIDI (same stem, such as MAESTRO's) into 'clip' records of whole pieces."""
     root = Path(folder)
     pairs = []

@@ -318,3 +318,13 @@ def test_the_command_line_reaches_the_stages(corpus, tmp_path, capsys):
         run("prepare", corpus, "--out", tmp_path, "--hours", -1)
     with pytest.raises(ValueError, match="no such weights"):
         run("encode", tmp_path / "scores", "--vae", tmp_path / "none", "--out", tmp_path / "z")
+
+
+def test_options_of_beam_need_a_runner(monkeypatch):
+    options = {"workers": 2, "runner": None}
+    assert commands.workers_of(dict(options)) == 2
+    with pytest.raises(ValueError, match="--flink_master=x: no such option"):
+        commands.workers_of({**options, "beam": ["--flink_master=x"]})
+    monkeypatch.setitem(sys.modules, "mfm_jax.beam", None)
+    with pytest.raises(ValueError, match="Apache Beam is missing"):
+        commands.workers_of({**options, "runner": "DirectRunner"})

@@ -60,15 +60,20 @@ class Archive:
                 f"{self.path}: no whole archive of torch 1.6 or later ({error}); download or save it again"
             ) from None
         self._check()
+        self._root = self._found_root()
+        self.content = self._understood(
+            self._guarded(lambda: read_pickle(self._bytes(f"{self._root}data.pkl")))
+        )
+
+    def _found_root(self) -> str:
         pickles = [
             name for name in self._zip.namelist() if name.endswith("/data.pkl") and name.count("/") == 1
         ]
         if len(pickles) != 1:
             raise ValueError(f"{self.path}: {len(pickles)} data.pkl in the archive, a torch file has one")
-        self._root = pickles[0].removesuffix("data.pkl")
         if self._zip.getinfo(pickles[0]).file_size > MAX_PICKLE:
             raise ValueError(f"{self.path}: its pickle is over {MAX_PICKLE} bytes, far beyond any RAVE")
-        self.content = self._understood(self._guarded(lambda: read_pickle(self._bytes(pickles[0]))))
+        return pickles[0].removesuffix("data.pkl")
 
     def _check(self) -> None:
         members = self._zip.infolist()
@@ -123,7 +128,7 @@ class Archive:
 
     def _tensor(self, arguments: tuple[Any, ...]) -> TensorInfo:
         match arguments:
-            case (Stored(("storage", Name(_, kind), key, _, stored)), offset, shape, strides, *_):
+            case (Stored(("storage", Name(_, kind), key, _, stored, *_)), offset, shape, strides, *_):
                 pass
             case _:
                 raise ValueError("damaged pickle (a tensor without its storage)")

@@ -7,7 +7,7 @@ and its arguments, to be understood by whoever reads it; names outside a short l
 
 import pickletools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 MAX_STEPS = 20_000_000
 
@@ -63,8 +63,8 @@ class _Mark:
     """Where a group of items starts on the stack."""
 
 
-def read_pickle(data: bytes) -> Any:
-    """Read a pickle.
+def read_pickle(data: bytes | BinaryIO) -> Any:
+    """Read a pickle; a stream is left where the pickle ends.
 
     Raises:
         ValueError: damaged, too long, or it names something that no checkpoint needs.
@@ -82,7 +82,7 @@ class _Machine:
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
 
-    def run(self, data: bytes) -> Any:
+    def run(self, data: bytes | BinaryIO) -> Any:
         for step, (instruction, argument, position) in enumerate(pickletools.genops(data)):
             if step > MAX_STEPS:
                 raise ValueError(f"pickle of more than {MAX_STEPS} instructions")

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mfm_jax.evaluation.charts import histogram
-from mfm_jax.evaluation.inputs import AUDIO_SUFFIXES, described
+from mfm_jax.evaluation.inputs import AUDIO_SUFFIXES, described, gather
 from mfm_jax.evaluation.matching import ONSET, match
 from mfm_jax.evaluation.note_files import read_notes
 from mfm_jax.evaluation.note_scores import Counts, counted
@@ -53,26 +53,44 @@ def works(folder: Path) -> list[Work]:
     return found
 
 
-def evaluate(generated: Path, referee_name: str = "basic-pitch") -> Report:
+def played(scores: Path, recordings: Path) -> list[Work]:
+    """Find what was made of scores that lie elsewhere: each has a recording of its name (a round trip).
+
+    Raises:
+        ValueError: nothing there, or a score without its recording.
+    """
+    written, heard = gather(scores, MIDI_SUFFIXES), gather(recordings, AUDIO_SUFFIXES)
+    missing = sorted(written.keys() - heard.keys())
+    if missing:
+        raise ValueError(f"{written[missing[0]]}: no recording of that name in {recordings}")
+    return [Work(name, heard[name], path) for name, path in sorted(written.items())]
+
+
+def evaluate(generated: Path, referee_name: str = "basic-pitch", scores: Path | None = None) -> Report:
     """Compare what a referee hears in each recording with its score, and with another's as baseline.
+
+    Args:
+        generated: folder of recordings, and of their scores if `scores` is None.
+        referee_name: whose ears.
+        scores: folder of MIDI files that the recordings play, under the same names.
 
     Raises:
         ValueError: nothing there, a file that cannot be read, or no such referee.
     """
     hear = referee(referee_name)
-    found = works(generated)
-    scores = [read_notes(work.score, pedal=True) for work in found]
+    found = works(generated) if scores is None else played(scores, generated)
+    truths = [read_notes(work.score, pedal=True) for work in found]
     rows: list[Row] = []
     own, other = [], []
     errors = [np.zeros(0)]
-    for number, (work, score) in enumerate(zip(found, scores)):
+    for number, (work, score) in enumerate(zip(found, truths)):
         heard = hear(work.audio)
         pairs = match(score.pitched, heard, ONSET)
         own.append(counted(score.pitched, heard, pairs))
         errors.append(1000 * (heard[pairs[:, 1], ON] - score.pitched[pairs[:, 0], ON]))
         row: Row = {"name": work.name, "f1": own[-1].f1, "onset_ms": _mean_absolute(errors[-1])}
         if len(found) > 1:
-            stranger = scores[number - 1].pitched
+            stranger = truths[number - 1].pitched
             other.append(counted(stranger, heard, match(stranger, heard, ONSET)))
             row["f1 with another's score"] = other[-1].f1
         rows.append(row | {"n_score": len(score.pitched), "n_heard": len(heard)})
@@ -82,7 +100,7 @@ def evaluate(generated: Path, referee_name: str = "basic-pitch") -> Report:
     facts = {
         "generated": described(generated, [path for work in found for path in (work.audio, work.score)]),
         "n_files": len(found),
-        "seconds": sum(score.seconds for score in scores),
+        "seconds": sum(truth.seconds for truth in truths),
         "settings": {
             "referee": referee_name,
             "onset_tolerance_s": ONSET.onset,

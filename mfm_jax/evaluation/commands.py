@@ -36,6 +36,9 @@ def add_evaluations(parser: argparse.ArgumentParser) -> None:
 
     kind = _kind(kinds, "agreement", "recordings against the scores that came with them, by an outside ear")
     kind.add_argument("generated", type=Path, metavar="GEN", help="folder of recordings and their MIDI files")
+    kind.add_argument(
+        "--scores", type=Path, metavar="DIR", help="where the MIDI files lie, if elsewhere: a round trip"
+    )
     kind.add_argument("--referee", default="basic-pitch", help="basic-pitch (default) or transkun")
 
     kind = _kind(kinds, "all", "every kind that the two folders allow, each with its own record")
@@ -128,7 +131,7 @@ def run(options: dict[str, Any]) -> None:
         case "agreement":
             from mfm_jax.evaluation import agreement
 
-            report = agreement.evaluate(options["generated"], options["referee"])
+            report = agreement.evaluate(options["generated"], options["referee"], options["scores"])
         case "all":
             from mfm_jax.evaluation import everything
             from mfm_jax.evaluation.embedders import embedder

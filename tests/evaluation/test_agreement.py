@@ -48,6 +48,22 @@ def test_scores_errors_and_the_baseline(tmp_path: Path, monkeypatch: pytest.Monk
     assert [file["name"] for file in report.files] == ["a", "b"]
 
 
+def test_a_round_trip_pairs_recordings_with_scores_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores, sounds = tmp_path / "scores", tmp_path / "sounds"
+    for folder in (scores, sounds):
+        folder.mkdir()
+        work(folder, "a", 50)
+    (scores / "a.wav").unlink()
+    monkeypatch.setattr(agreement, "referee", lambda name: late)
+    report = agreement.evaluate(sounds, scores=scores)
+    assert report.rows[0]["pooled_f1"] == 1.0
+    (sounds / "a.wav").rename(sounds / "b.wav")
+    with pytest.raises(ValueError, match=r"a\.mid: no recording of that name"):
+        agreement.evaluate(sounds, scores=scores)
+
+
 def test_folders_of_generate_are_works(tmp_path: Path) -> None:
     (tmp_path / "01-waltz").mkdir()
     work(tmp_path / "01-waltz", "x", 50)

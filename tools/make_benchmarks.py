@@ -1,11 +1,12 @@
 """Make BENCHMARKS.md: run every evaluation of the shipped weights, then write the document from the records.
 
-    python tools/make_benchmarks.py run   --sets PIANO MIXED --bank TimGM6mb.sf2 --results DIR
+    python tools/make_benchmarks.py run   --sets PIANO MIXED --public --bank TimGM6mb.sf2 --results DIR
     python tools/make_benchmarks.py write --results DIR --out BENCHMARKS.md
 
 A set is a folder of `NAME.wav` + `NAME.mid`: `mfm data prepare` with `--held-out-bank` and `mfm data export`
-make those of held-out pieces, `test_piano` and `test_mixed`, from the same seed everywhere. `run` leaves out
-what is there already, so a run that was stopped goes on. `write` reads only the records: no figure by hand.
+make those of held-out pieces, `test_piano` and `test_mixed`, from the same seed everywhere; `--public`
+fetches real recordings too (tools/public_sets.py) where there is a network. `run` leaves out what is there
+already, so a run that was stopped goes on. `write` reads only the records: no figure by hand.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from public_sets import SETS, make
 
 from mfm_jax.axes import SAMPLE_RATE
 from mfm_jax.evaluation.records import table
@@ -77,9 +79,10 @@ _WITH_VELOCITY = "onset+offset+velocity"
 _MEASURES = ("onset", "onset+offset", _WITH_VELOCITY, f"{_WITH_VELOCITY}, if constant 64", "frame")
 
 
-def run(sets: Sequence[Path], bank: Path | None, results: Path, cache: Path) -> None:
+def run(sets: Sequence[Path], public: bool, bank: Path | None, results: Path, cache: Path) -> None:
     """Make every record that is missing."""
     results.mkdir(parents=True, exist_ok=True)
+    sets = [*sets, *(_fetched(cache.parent) if public else [])]
     with tempfile.TemporaryDirectory() as folder:
         for pairs in sets:
             _run_set(pairs, bank, results, Path(folder) / pairs.name, cache)
@@ -92,6 +95,19 @@ def run(sets: Sequence[Path], bank: Path | None, results: Path, cache: Path) -> 
             _mfm("evaluate", "agreement", made, "--out", records[1])
     if not (results / "speed.benchmark.all.json").is_file():
         _mfm("benchmark", "--out", results / "speed.benchmark.all.json")
+
+
+def _fetched(folder: Path) -> list[Path]:
+    """Fetch the public sets that can be had; say which cannot."""
+    found = []
+    for name, chosen in SETS.items():
+        pairs = folder / name
+        try:
+            make(chosen, pairs, folder / "downloads" / name)
+            found.append(pairs)
+        except ValueError as error:
+            print(f"{name} is left out: {error}", file=sys.stderr)
+    return found
 
 
 def _run_set(pairs: Path, bank: Path | None, results: Path, work: Path, cache: Path) -> None:
@@ -213,6 +229,7 @@ def main() -> None:
     steps = parser.add_subparsers(dest="step", required=True)
     step = steps.add_parser("run")
     step.add_argument("--sets", nargs="+", type=Path, default=[], metavar="DIR")
+    step.add_argument("--public", action="store_true", help="fetch public sets and judge on them too")
     step.add_argument("--bank", type=Path, help="for fluidsynth, the peer of synthesis")
     step.add_argument("--cache", type=Path, default=Path("out/embeddings"), help="of embeddings")
     step.add_argument("--results", type=Path, required=True)

@@ -119,18 +119,12 @@ class CodecObjective:
         self.weights = stages[loss.stage]
 
     def init(self, rng: Array, batch: dict[str, Array]) -> Params:
-        """Draw parameters; parts that `initial` has are taken from it."""
+        """Draw parameters."""
         small = {name: value[:1] for name, value in batch.items()}
         parts = (small["categories"], small["percussion"], small["instrument_mask"])
         frame_ticks = jnp.arange(16.0)[None]
-        fresh: Params = self.model.init(rng, small["rolls"][:, :, :24], *parts, frame_ticks)["params"]
-        given = {part: tree for part, tree in (self.initial or {}).items() if part in fresh}
-        for part, tree in given.items():
-            if jax.tree.map(jnp.shape, tree) != jax.tree.map(jnp.shape, dict(fresh[part])):
-                raise ValueError(
-                    f"initial weights of {part} have other shapes than the model; leave the part out"
-                )
-        return fresh | given
+        drawn: Params = self.model.init(rng, small["rolls"][:, :, :24], *parts, frame_ticks)["params"]
+        return drawn
 
     def trainable(self, params: Params) -> Params:
         """Mark what this stage trains."""

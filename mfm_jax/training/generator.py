@@ -43,19 +43,20 @@ class CoderObjective:
         self.coder = BeatCoder(model.coder)
         self.noise = model.coder.noise
         self.codec = MidiAudioCodec(codec)
-        self.decoder = {"roll_decoder": codec_params["roll_decoder"]}
-        self.begin = begin
+        self.frozen = {"codec": {"roll_decoder": codec_params["roll_decoder"]}}
+        self.initial = begin
         self.weights = {name: getattr(loss, name) for name in ("onset", "active", "velocity", "latent")}
 
     def init(self, rng: Array, batch: Batch) -> Params:
         """Draw parameters."""
-        return self.begin or self.coder.init(rng, batch["z"].astype(jnp.float32))["params"]
+        drawn: Params = self.coder.init(rng, batch["z"].astype(jnp.float32))["params"]
+        return drawn
 
     def losses(self, params: Params, batch: Batch, rng: Array, step: Array) -> tuple[Batch, Batch]:
         """Give the losses by name, and metrics.
 
         Args:
-            params: of the beat coder.
+            params: of the beat coder, with the frozen ones.
             batch: `z` [B, N, 12, 64]; `category` and `percussion` [B], the instrument to decode.
             rng: for this step alone.
             step: unused.
@@ -65,8 +66,8 @@ class CoderObjective:
         wide = wide + self.noise * jax.random.normal(rng, wide.shape)
         made = self._code(params, shift(wide), wide, method="decode_wide")
         # The first beat's predecessor is unknown here: it is context only.
-        truth = jax.lax.stop_gradient(self._decode(z, batch))[:, TICKS_PER_BEAT:]
-        guess = self._decode(made, batch)[:, TICKS_PER_BEAT:]
+        truth = jax.lax.stop_gradient(self._decode(params, z, batch))[:, TICKS_PER_BEAT:]
+        guess = self._decode(params, made, batch)[:, TICKS_PER_BEAT:]
         wanted = jax.nn.sigmoid(truth)
         error = jnp.maximum(guess, 0) - guess * wanted + jnp.log1p(jnp.exp(-jnp.abs(guess)))
         per_tick = error.sum(2).mean((0, 1))
@@ -86,9 +87,9 @@ class CoderObjective:
         given: Any = self.coder.apply({"params": params}, *args, method=method)
         return given
 
-    def _decode(self, z: Float[Array, "B N K D"], batch: Batch) -> Float[Array, "B T P R"]:
+    def _decode(self, params: Params, z: Float[Array, "B N K D"], batch: Batch) -> Float[Array, "B T P R"]:
         flat = z.reshape(z.shape[0], -1, z.shape[-1])
-        variables = {"params": self.decoder}
+        variables = {"params": params["codec"]}
         roll: Any = self.codec.apply(
             variables, flat, batch["category"], batch["percussion"], method="decode_roll"
         )
@@ -131,15 +132,14 @@ class PriorObjective:
         self, model: GeneratorConfig, loss: PriorLoss, coder: Params, begin: Params | None = None
     ) -> None:
         """Take the trained beat coder, which stays as it is, and parameters of the levels to go on from."""
-        self.coder, self.begin = coder, begin
+        self.frozen = {"coder": coder}
+        self.initial = {part: tree for part, tree in (begin or {}).items() if part != "coder"}
         self.config = model
         self.model = Generator(model)
         self.weights = {n: getattr(loss, n) for n in ("count", "label", "length", "section", "beat", "tick")}
 
     def init(self, rng: Array, batch: Batch) -> Params:
         """Draw parameters of the levels."""
-        if self.begin is not None:
-            return {part: tree for part, tree in self.begin.items() if part != "coder"}
         one = {name: value[:1] for name, value in batch.items()}
         n = one["tick_z"].shape[1]
         plan = Plan(*(one[f][:, :n] if one[f].ndim > 1 else one[f] for f in Plan._fields))
@@ -149,20 +149,20 @@ class PriorObjective:
 
     def whole(self, params: Params) -> Params:
         """Join the levels with the beat coder: the parameters of `Generator`."""
-        return {**params, "coder": self.coder}
+        return {**params, **self.frozen}
 
     def losses(self, params: Params, batch: Batch, rng: Array, step: Array) -> tuple[Batch, Batch]:
         """Give the losses by name, and metrics.
 
         Args:
-            params: of the levels.
+            params: of the levels and of the beat coder, as `whole` joins them.
             batch: as `training.stretches.PriorBatches` makes it.
             rng: for this step alone.
             step: unused.
         """
         c = self.config
         keys = jax.random.split(rng, 4)
-        variables = {"params": self.whole(params)}
+        variables = {"params": params}
 
         def call(method: str, *args: Any) -> Any:
             return self.model.apply(variables, *args, method=method)

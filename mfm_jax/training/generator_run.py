@@ -107,7 +107,8 @@ def train(run: GeneratorRun) -> Path:
         keep(params, step)
         report(path, run.data.codec, held_out, out / "samples" / str(step), heard, text)
         rng, start = jax.random.key(0), jnp.array(0)
-        found = [losses(params, jax.tree.map(jnp.asarray, b), rng, start)[0] for b in judged]
+        whole = objective.whole(params)
+        found = [losses(whole, jax.tree.map(jnp.asarray, b), rng, start)[0] for b in judged]
         return {f"valid_{name}": float(np.mean([f[name] for f in found])) for name in found[0]}
 
     fit(objective, stream, run.prior, out / "prior", sample, _about(run))

@@ -9,24 +9,23 @@ from types import FrameType
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mfm_jax.axes import Params
 from mfm_jax.checkpoint import Checkpoints
 from mfm_jax.config import config, to_dict
-from mfm_jax.mesh import make_mesh, put_batch, replicated
+from mfm_jax.mesh import MeshConfig, make_mesh, put_batch, replicated
 from mfm_jax.training.log import MetricsLog, progress_line
 from mfm_jax.training.optim import OptimConfig
 from mfm_jax.training.state import (
     Batch,
     Objective,
-    Staged,
-    TrainState,
+    abstract_state,
     averaged,
-    initial_state,
-    make_turns,
+    begin_state,
+    frozen_parameters,
 )
+from mfm_jax.training.step import make_turns
 
 INIT_KEY = 2**31 - 1  # folded into the seed for the initial parameters: no step has this number
 DIVERGED = 20  # steps in a row without a finite loss that end a run
@@ -43,6 +42,7 @@ class TrainConfig:
         minutes: or after so many minutes of training, whichever is first; the learning rate follows that.
         seed: of parameters and of every draw in the objective.
         optim: the optimiser.
+        mesh: how devices share out the batch and the parameters.
         log_every: steps between lines of metrics (means since the last).
         checkpoint_every: steps between checkpoints.
         checkpoint_minutes: longest time between checkpoints.
@@ -55,6 +55,7 @@ class TrainConfig:
     minutes: float | None = None
     seed: int = 0
     optim: OptimConfig = OptimConfig()
+    mesh: MeshConfig = MeshConfig()
     log_every: int = 50
     checkpoint_every: int = 5_000
     checkpoint_minutes: float = 5.0
@@ -95,17 +96,15 @@ def fit(
     """
     run = Path(run_dir)
     run.mkdir(parents=True, exist_ok=True)
-    mesh = make_mesh()
+    mesh = make_mesh(config.mesh)
     checkpoints = Checkpoints(run / "checkpoints", config.keep)
     stream = iter(batches)
-    rng = jax.random.key(config.seed)
+    rng = jax.device_put(jax.random.key(config.seed), replicated(mesh))
     start = _position(stream)
     first = next(stream)
-    params = objective.init(jax.random.fold_in(rng, INIT_KEY), jax.tree.map(jnp.asarray, first))
-    # The step reuses the state's memory, which must then be nobody else's.
-    copied = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), params)
-    fresh = initial_state(copied, config.optim, objective.optims if isinstance(objective, Staged) else ())
-    state: TrainState = jax.device_put(fresh, replicated(mesh))
+    shape = abstract_state(objective, first, config, mesh)
+    state = begin_state(objective, jax.random.fold_in(rng, INIT_KEY), first, config, mesh, shape)
+    frozen = frozen_parameters(objective, mesh)
     trained = 0.0  # seconds, in all sessions of this run
     phase = None  # of the last step
     latest = checkpoints.latest()
@@ -120,9 +119,9 @@ def fit(
     else:
         stream = _wound(stream, first, start, start, 0)
     log = MetricsLog(run, latest or 0, config.tensorboard)
-    turn_at = make_turns(objective, config.optim)
+    turn_at = make_turns(objective, config, shape, frozen, mesh)
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    print(f"{count / 1e6:.2f} M parameters, {len(mesh.devices)} device(s)", flush=True)
+    print(f"{count / 1e6:.2f} M parameters, {mesh.size} device(s)", flush=True)
 
     stopped: list[int] = []
 
@@ -159,7 +158,7 @@ def fit(
             if between is not None and phase is not None and turn.phase != phase:
                 show(between, f"before phase {turn.phase}")
             phase = turn.phase
-            state, scalars = step_function(state, put_batch(next(stream), mesh), rng, progress)
+            state, scalars = step_function(state, frozen, put_batch(next(stream), mesh), rng, progress)
             window.setdefault(turn.prefix, []).append(scalars)
             step += 1
             ended = done() >= 1

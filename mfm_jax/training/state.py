@@ -1,4 +1,4 @@
-"""The training state and the jitted step."""
+"""The training state: what an objective is, what a run changes, and where it begins."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int
+from jax.sharding import AbstractMesh, Mesh
+from jaxtyping import Array, Int
 
 from mfm_jax.axes import Params
-from mfm_jax.training.optim import OptimConfig, learning_rate, make_optimiser
+from mfm_jax.sharding import abstract, put_parameters
+from mfm_jax.training.optim import OptimConfig, make_optimiser
 
 Batch = dict[str, Any]
 Scalars = dict[str, Array]
@@ -18,7 +20,12 @@ Scalars = dict[str, Array]
 
 @runtime_checkable
 class Weighed(Protocol):
-    """Losses and their weights. It may also have `trainable(params)`: a tree of bools, False is frozen."""
+    """Losses and their weights.
+
+    It may also have `trainable(params)`, a tree of bools (False stays as it is), and `frozen`: parameters
+    beside those that are trained, under other top names, such as a model that was trained before. The step
+    takes them as arguments, shared out over devices, and the losses find both in `params`.
+    """
 
     weights: dict[str, float]
 
@@ -28,10 +35,22 @@ class Weighed(Protocol):
 
 @runtime_checkable
 class Objective(Weighed, Protocol):
-    """What `fit` trains; see also `Staged`."""
+    """What `fit` trains; see also `Staged`.
+
+    It may also have `initial`: parameters that are known, by their top names; the others are drawn.
+    """
 
     def init(self, rng: Array, batch: Batch) -> Params:
-        """Draw the initial parameters."""
+        """Draw the initial parameters. Of the batch, only shapes and types count."""
+
+
+@runtime_checkable
+class Recipe(Protocol):
+    """What a step asks of the configuration of a run."""
+
+    @property
+    def optim(self) -> OptimConfig:
+        """The optimiser."""
 
 
 class Turn(NamedTuple):
@@ -77,10 +96,6 @@ class TrainState(NamedTuple):
     skipped: Int[Array, ""]
 
 
-Progress = np.float32 | Float[Array, ""]
-Step = Callable[[TrainState, Batch, Array, Progress], tuple[TrainState, Scalars]]
-
-
 def initial_state(params: Params, settings: OptimConfig, parts: Iterable[str] = ()) -> TrainState:
     """Start from parameters; `parts` names those that have optimisers of their own."""
     average = jax.tree.map(jnp.copy, params) if settings.ema else {}
@@ -91,101 +106,86 @@ def initial_state(params: Params, settings: OptimConfig, parts: Iterable[str] = 
     return TrainState(step, params, average, moments, skipped)
 
 
+def abstract_state(
+    objective: Objective, batch: Batch, recipe: Recipe, mesh: Mesh | AbstractMesh
+) -> TrainState:
+    """Give the shapes, types and shardings of the state of a run; nothing is computed.
+
+    Args:
+        objective: what is trained.
+        batch: arrays, or shapes and types; how many examples does not matter.
+        recipe: of the run.
+        mesh: of the run; devices need not exist.
+    """
+    start = _start(objective, recipe)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return abstract(jax.eval_shape(start, key, _known(objective), _shapes(batch)), mesh)
+
+
+def begin_state(
+    objective: Objective, rng: Array, batch: Batch, recipe: Recipe, mesh: Mesh, like: TrainState
+) -> TrainState:
+    """Draw the initial parameters, each device its own part, and start from them.
+
+    Args:
+        objective: what is trained; what its `initial` knows is taken from there.
+        rng: for the parameters.
+        batch: as for `abstract_state`.
+        recipe: of the run.
+        mesh: of the run.
+        like: what `abstract_state` gave.
+    """
+    place = jax.tree.map(lambda leaf: leaf.sharding, like)
+    known = _known(objective)
+    shapes = _shapes(batch)
+
+    def start(rng: Array, known: Params) -> TrainState:
+        blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        return _start(objective, recipe)(rng, known, blank)
+
+    state: TrainState = jax.jit(start, out_shardings=place)(rng, put_parameters(known, mesh))
+    return state
+
+
+def frozen_parameters(objective: Weighed, mesh: Mesh) -> Params:
+    """Put what an objective's losses need and no step changes on its devices."""
+    placed: Params = put_parameters(getattr(objective, "frozen", {}), mesh)
+    return placed
+
+
+def abstract_frozen(objective: Weighed, mesh: Mesh | AbstractMesh) -> Params:
+    """Give the shapes, types and shardings of `frozen_parameters`."""
+    told: Params = abstract(getattr(objective, "frozen", {}), mesh)
+    return told
+
+
+def _known(objective: Objective) -> Params:
+    """What an objective knows of its initial parameters."""
+    known: Params = getattr(objective, "initial", None) or {}
+    return known
+
+
+def _start(objective: Objective, recipe: Recipe) -> Callable[[Array, Params, Batch], TrainState]:
+    """Give the function that makes the state from a key, what is known, and a batch."""
+    parts = tuple(objective.optims) if isinstance(objective, Staged) else ()
+
+    def start(rng: Array, known: Params, batch: Batch) -> TrainState:
+        drawn = objective.init(rng, batch)
+        for part, tree in drawn.items():
+            if part in known and jax.tree.map(jnp.shape, known[part]) != jax.tree.map(jnp.shape, tree):
+                raise ValueError(
+                    f"initial weights of {part} have other shapes than the model; leave the part out"
+                )
+        params = drawn | {part: tree for part, tree in known.items() if part in drawn}
+        return initial_state(params, recipe.optim, parts)
+
+    return start
+
+
+def _shapes(batch: Batch) -> Batch:
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype), batch)
+
+
 def averaged(state: TrainState) -> Params:
     """Give the parameters to keep: the average if there is one."""
     return state.ema or state.params
-
-
-def make_step(objective: Weighed, settings: OptimConfig, part: str | None = None) -> Step:
-    """Give the jitted step `(state, batch, rng, progress) -> (state, scalars)`; the state's memory is reused.
-
-    A step whose loss or gradient is not finite changes nothing but its count in `skipped`. With `part`, only
-    that part of the parameters moves, with its moments and its average. What is frozen is its own average.
-    """
-    optimiser = make_optimiser(settings)
-    weights = dict(objective.weights)
-
-    def total(moving: Params, whole: Params, batch: Batch, rng: Array, step: Array) -> tuple[Array, Scalars]:
-        params = _put(whole, part, moving)
-        losses, metrics = objective.losses(params, batch, rng, step)
-        if losses.keys() != weights.keys():
-            unknown = sorted(losses.keys() ^ weights.keys())
-            raise ValueError(
-                f"losses and weights must have the same names; only one has: {', '.join(unknown)}"
-            )
-        loss = sum((weights[name] * losses[name] for name in sorted(weights)), jnp.zeros(()))
-        return loss, {**losses, **metrics}
-
-    def step(state: TrainState, batch: Batch, rng: Array, progress: Array) -> tuple[TrainState, Scalars]:
-        old = _get(state.params, part)
-        mask = _mask(objective, old)
-        gradient = jax.value_and_grad(total, has_aux=True)
-        draw = jax.random.fold_in(rng, state.step)
-        (loss, scalars), grads = gradient(old, state.params, batch, draw, state.step)
-        grads = jax.tree.map(lambda g, wanted: g if wanted else jnp.zeros_like(g), grads, mask)
-        norm = optax.tree.norm(grads)
-        rate = learning_rate(settings, state.step, progress)
-        before = _get(state.moments, part)
-        updates, moments = optimiser.update(grads, before, old)
-        sound = jnp.isfinite(loss) & jnp.isfinite(norm)
-
-        def moved(value: Array, update: Array, wanted: bool) -> Array:
-            return jnp.where(sound, value - rate * update, value) if wanted else value
-
-        new = jax.tree.map(moved, old, updates, mask)
-        moments = jax.tree.map(lambda after, kept: jnp.where(sound, after, kept), moments, before)
-        keep = jnp.minimum(settings.ema, (1 + state.step) / (10 + state.step))
-        ema = state.ema
-        if ema:
-            followed = jax.tree.map(
-                lambda mean, now, wanted: now + keep * (mean - now) if wanted else now,
-                _get(ema, part),
-                new,
-                mask,
-            )
-            ema = _put(ema, part, followed)
-        after = TrainState(
-            state.step + 1,
-            _put(state.params, part, new),
-            ema,
-            _put(state.moments, part, moments),
-            state.skipped + ~sound,
-        )
-        return after, {"loss": loss, **scalars, "grad_norm": norm, "rate": rate}
-
-    return jax.jit(step, donate_argnums=0)
-
-
-def make_turns(objective: Objective, settings: OptimConfig) -> Callable[[int, float], tuple[Turn, Step]]:
-    """Give the function that says what a step does, from its number and the minutes so far, and does it.
-
-    Jitted steps are made when they are first due.
-    """
-    if not isinstance(objective, Staged):
-        only = Turn("", objective, 0), make_step(objective, settings)
-        return lambda step, minutes: only
-    optims = objective.optims
-    made: dict[Turn, Step] = {}
-
-    def at(step: int, minutes: float) -> tuple[Turn, Step]:
-        turn = objective.turn(step, minutes)
-        if turn not in made:
-            made[turn] = make_step(turn.objective, optims[turn.part] or settings, turn.part)
-        return turn, made[turn]
-
-    return at
-
-
-def _get(tree: Any, part: str | None) -> Any:
-    return tree if part is None else tree[part]
-
-
-def _put(tree: Any, part: str | None, value: Any) -> Any:
-    """Give the tree with a part put in the place of its own."""
-    return value if part is None else {**tree, part: value}
-
-
-def _mask(objective: Weighed, params: Params) -> Params:
-    chosen = getattr(objective, "trainable", None)
-    mask: Params = chosen(params) if chosen else jax.tree.map(lambda _: True, params)
-    return mask

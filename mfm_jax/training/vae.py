@@ -54,9 +54,7 @@ class VAEObjective:
         self.weights = {"magnitude": losses.magnitude, "mel": losses.mel, "kl": losses.kl}
 
     def init(self, rng: Array, batch: Batch) -> Params:
-        """Give the initial parameters: the fitted ones if there are, random ones otherwise."""
-        if self.initial is not None:
-            return self.initial
+        """Draw parameters."""
         params: Params = jax.jit(self.model.init)(rng, waves(batch))["params"]
         return params
 

@@ -66,13 +66,14 @@ class TwoPhaseObjective:
         self.settings = settings
         self.judge = Discriminator(settings.discriminator)
         self.weights = first.weights
+        self.initial = None if first.initial is None else {VAE_PART: first.initial}
         self.optims: dict[str, OptimConfig | None] = {VAE_PART: None, JUDGE_PART: settings.optim}
         self._alone = Turn(VAE_PART, _Alone(first), 1)
         self._decoder = Turn(VAE_PART, _Decoding(self), 2)
         self._judge = Turn(JUDGE_PART, _Judging(self), 2, "discriminator_")
 
     def init(self, rng: Array, batch: Batch) -> Params:
-        """Give the initial parameters of both."""
+        """Draw the parameters of both."""
         first, second = jax.random.split(rng)
         wave = self.first.cropped(waves(batch))
         judge = jax.jit(self.judge.init)(second, wave)["params"]

@@ -72,9 +72,7 @@ class WaveObjective:
         self.weights = {"wave": losses.wave, "bands": losses.bands, "kl": losses.kl}
 
     def init(self, rng: Array, batch: Batch) -> Params:
-        """Give the initial parameters."""
-        if self.initial is not None:
-            return self.initial
+        """Draw parameters."""
         params: Params = jax.jit(self.model.init)(rng, waves(batch))["params"]
         return params
 

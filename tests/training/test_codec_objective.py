@@ -3,8 +3,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mfm_jax.mesh import make_mesh
 from mfm_jax.training.codec import CodecLoss, CodecObjective, disturb, roll_loss, widen
 from mfm_jax.training.codec_measure import Tally, measure
+from mfm_jax.training.loop import TrainConfig
+from mfm_jax.training.state import abstract_state, begin_state
 from tests.models.test_codec import TINY
 
 
@@ -78,15 +81,23 @@ def test_names_agree_and_only_the_stage_s_parts_learn(stage):
 
 
 def test_initial_parts_are_taken_over_and_others_drawn():
-    data = jax.tree.map(jnp.asarray, batch())
-    params = CodecObjective(TINY, CodecLoss()).init(jax.random.key(0), data)
-    part = {"transcriber": params["transcriber"]}
-    mixed = CodecObjective(TINY, CodecLoss(), part).init(jax.random.key(5), data)
-    assert mixed["transcriber"] is params["transcriber"]
+    data, recipe, mesh = batch(), TrainConfig(), make_mesh()
+
+    def begun(initial):
+        objective = CodecObjective(TINY, CodecLoss(), initial)
+        like = abstract_state(objective, data, recipe, mesh)
+        return begin_state(objective, jax.random.key(5), data, recipe, mesh, like).params
+
+    params = begun(None)
+    part = {"transcriber": jax.tree.map(lambda leaf: leaf + 1, params["transcriber"])}
+    mixed = begun(part)
     assert mixed.keys() == params.keys()
+    for name, tree in mixed.items():
+        wanted = part.get(name, params[name])
+        jax.tree.map(np.testing.assert_array_equal, tree, wanted)
     wrong = {"transcriber": {**params["transcriber"], "key_out": {"kernel": jnp.zeros((1, 1))}}}
     with pytest.raises(ValueError, match="leave the part out"):
-        CodecObjective(TINY, CodecLoss(), wrong).init(jax.random.key(5), data)
+        begun(wrong)
 
 
 def test_measure_gives_every_figure():

@@ -110,7 +110,7 @@ def learn(seed):
     )
 
     def total(params, batch, rng):
-        losses = objective.losses(params, batch, rng, jnp.array(0))[0]
+        losses = objective.losses(objective.whole(params), batch, rng, jnp.array(0))[0]
         return sum(objective.weights[name] * loss for name, loss in losses.items()), losses
 
     @partial(jax.jit, compiler_options=QUICK)

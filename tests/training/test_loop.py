@@ -13,9 +13,11 @@ import pytest
 from toy_run import Line, points, settings
 
 from mfm_jax.checkpoint import Checkpoints
+from mfm_jax.mesh import make_mesh
 from mfm_jax.training.loop import TrainConfig, fit
 from mfm_jax.training.optim import OptimConfig, learning_rate
-from mfm_jax.training.state import initial_state, make_step
+from mfm_jax.training.state import initial_state
+from mfm_jax.training.step import make_step
 
 
 def metrics(run):
@@ -116,7 +118,8 @@ def test_minutes_end_a_run(tmp_path):
 def state_and_step(objective, optim):
     batch = {"x": jnp.ones((4, 4)), "y": jnp.ones((4, 1))}
     state = initial_state(objective.init(jax.random.key(0), batch), optim)
-    return state, batch, make_step(objective, optim)
+    step = make_step(objective, TrainConfig(optim=optim), state, {}, make_mesh())
+    return state, batch, lambda state, batch, rng, progress: step(state, {}, batch, rng, progress)
 
 
 def test_a_step_that_is_not_finite_is_skipped_and_counted():

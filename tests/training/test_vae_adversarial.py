@@ -10,6 +10,7 @@ import pytest
 from tiny_weights import random_params
 
 from mfm_jax.checkpoint import flatten, load_weights
+from mfm_jax.mesh import make_mesh
 from mfm_jax.models.discriminator import DiscriminatorConfig, Judgement
 from mfm_jax.models.rave_config import DecoderV1Config, EncoderV1Config, LatentConfig, RaveConfig
 from mfm_jax.models.vae import VAE, VAEConfig
@@ -22,7 +23,8 @@ from mfm_jax.training.fidelity import figures, principal_axes
 from mfm_jax.training.loop import TrainConfig, fit
 from mfm_jax.training.optim import OptimConfig
 from mfm_jax.training.receptive_field import Reach, margins, receptive_field
-from mfm_jax.training.state import initial_state, make_turns
+from mfm_jax.training.state import initial_state
+from mfm_jax.training.step import make_turns
 from mfm_jax.training.vae_adversarial import (
     AdversarialConfig,
     TwoPhaseObjective,
@@ -172,11 +174,16 @@ def turns():
     objective = two_phases()
     batch = jax.tree.map(jnp.asarray, next(clips()))
     params = even(random_params(lambda: {"params": objective.init(jax.random.key(0), batch)}, 0))
-    at = make_turns(objective, OPTIM)
 
     def start():
         fresh = jax.tree.map(jnp.array, params)
         return initial_state(fresh, OPTIM, objective.optims)._replace(step=jnp.int32(BORDER))
+
+    turn_at = make_turns(objective, TrainConfig(optim=OPTIM), start(), {}, make_mesh())
+
+    def at(step, minutes):
+        turn, made = turn_at(step, minutes)
+        return turn, lambda state, batch, rng, progress: made(state, {}, batch, rng, progress)
 
     return objective, start, at, batch
 

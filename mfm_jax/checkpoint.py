@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors files that carry their own config, and Orbax checkpoints of training."""
+"""Weights and recurrent states on disk: safetensors files that carry what they need to be read."""
 
 import hashlib
 import json
@@ -9,7 +9,6 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -184,40 +183,3 @@ def unflatten(flat: dict[str, Any]) -> Params:
             node = node.setdefault(part, {})
         node[last] = leaf
     return tree
-
-
-class Checkpoints:
-    """Orbax checkpoints of a run: training state, position in the data, config; the newest are kept."""
-
-    def __init__(self, folder: str | Path, keep: int = 2) -> None:
-        """Open or create the folder; half-written checkpoints of a killed run are ignored and removed."""
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
-        self._manager = ocp.CheckpointManager(Path(folder).absolute(), options=options)
-
-    def latest(self) -> int | None:
-        """Give the step of the newest whole checkpoint."""
-        step: int | None = self._manager.latest_step()
-        return step
-
-    def save(self, step: int, state: Any, facts: dict[str, Any]) -> None:
-        """Write a checkpoint; `facts` is what JSON can say (data position, config, counters)."""
-        items = ocp.args.Composite(state=ocp.args.StandardSave(state), facts=ocp.args.JsonSave(facts))
-        self._manager.save(step, args=items, force=True)
-        self._manager.wait_until_finished()
-
-    def facts(self, step: int) -> dict[str, Any]:
-        """Read only the facts of a checkpoint."""
-        restored = self._manager.restore(step, args=ocp.args.Composite(facts=ocp.args.JsonRestore()))
-        facts: dict[str, Any] = restored["facts"]
-        return facts
-
-    def restore(self, step: int, like: Any) -> Any:
-        """Read the arrays of a checkpoint into the shapes, types and shardings of `like`."""
-        shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        items = ocp.args.Composite(state=ocp.args.StandardRestore(shapes))
-        # Orbax may hand out arrays that alias its read buffers: copies are safe to donate.
-        return jax.tree.map(jnp.copy, self._manager.restore(step, args=items)["state"])
-
-    def close(self) -> None:
-        """Finish writing."""
-        self._manager.close()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from mfm_jax.checkpoint import Checkpoints, flatten, load_weights, save_weights, unflatten, weights_hash
+from mfm_jax.checkpoint import flatten, load_weights, save_weights, unflatten, weights_hash
 
 PARAMS = {
     "encoder": {
@@ -59,21 +59,3 @@ def test_files_that_are_not_weights_end_in_one_line(tmp_path):
     save_file({"x": np.zeros(3)}, other)
     with pytest.raises(ValueError, match="not weights of this package"):
         load_weights(other)
-
-
-def test_training_checkpoints(tmp_path):
-    checkpoints = Checkpoints(tmp_path / "c", keep=2)
-    assert checkpoints.latest() is None
-    state = {"a": jnp.arange(3.0), "b": {"c": jnp.int32(4)}}
-    for step in (1, 2, 3):
-        checkpoints.save(
-            step, jax.tree.map(lambda x, s=step: x + s, state), {"step": step, "data": {"n": step}}
-        )
-    checkpoints.close()
-    again = Checkpoints(tmp_path / "c", keep=2)
-    assert again.latest() == 3
-    assert again.facts(3) == {"step": 3, "data": {"n": 3}}
-    restored = again.restore(3, state)
-    np.testing.assert_array_equal(restored["a"], np.arange(3.0) + 3)
-    assert restored["b"]["c"] == 7
-    assert sorted(p.name for p in (tmp_path / "c").iterdir() if p.name.isdigit()) == ["2", "3"]

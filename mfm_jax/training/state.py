@@ -12,6 +12,7 @@ from jaxtyping import Array, Int
 
 from mfm_jax.axes import Params
 from mfm_jax.sharding import abstract, put_parameters
+from mfm_jax.training.guards import Guard, GuardConfig, fresh_guard
 from mfm_jax.training.optim import OptimConfig, make_optimiser
 
 Batch = dict[str, Any]
@@ -52,6 +53,10 @@ class Recipe(Protocol):
     def optim(self) -> OptimConfig:
         """The optimiser."""
 
+    @property
+    def guard(self) -> GuardConfig:
+        """Which steps are skipped."""
+
 
 class Turn(NamedTuple):
     """What one step does in a run whose parameters come in parts, such as a generator and its judge.
@@ -86,24 +91,43 @@ class Staged(Protocol):
 class TrainState(NamedTuple):
     """Everything that a step changes; `ema` is empty when no average is kept.
 
-    The moments of a run in parts are a dict by part.
+    The moments and guards of a run in parts are dicts by part.
     """
 
     step: Int[Array, ""]
     params: Params
     ema: Params
     moments: optax.OptState
-    skipped: Int[Array, ""]
+    guards: Guard | dict[str, Guard]
 
 
-def initial_state(params: Params, settings: OptimConfig, parts: Iterable[str] = ()) -> TrainState:
+def initial_state(params: Params, recipe: Recipe, parts: Iterable[str] = ()) -> TrainState:
     """Start from parameters; `parts` names those that have optimisers of their own."""
-    average = jax.tree.map(jnp.copy, params) if settings.ema else {}
-    # Two counters, not one array twice: the step reuses each buffer.
-    step, skipped = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
-    optimiser = make_optimiser(settings)  # the state of any optimiser has this form
+    average = jax.tree.map(jnp.copy, params) if recipe.optim.ema else {}
+    optimiser = make_optimiser(recipe.optim)  # the state of any optimiser has this form
     moments = {part: optimiser.init(params[part]) for part in parts} or optimiser.init(params)
-    return TrainState(step, params, average, moments, skipped)
+    guards = {part: fresh_guard(recipe.guard) for part in parts} or fresh_guard(recipe.guard)
+    return TrainState(jnp.zeros((), jnp.int32), params, average, moments, guards)
+
+
+def guarded_anew(state: TrainState) -> TrainState:
+    """Forget what the guards compare with, as when other losses follow; what was skipped stays counted."""
+
+    def anew(guard: Guard) -> Guard:
+        blank = [jax.device_put(jnp.full_like(a, jnp.nan), a.sharding) for a in (guard.losses, guard.norms)]
+        zeros = [jax.device_put(jnp.zeros_like(a), a.sharding) for a in (guard.accepted, guard.in_a_row)]
+        return guard._replace(losses=blank[0], norms=blank[1], accepted=zeros[0], in_a_row=zeros[1])
+
+    return state._replace(
+        guards=jax.tree.map(anew, state.guards, is_leaf=lambda node: isinstance(node, Guard))
+    )
+
+
+def skipped(state: TrainState) -> Int[np.ndarray, " K"]:
+    """Count the steps skipped so far, in all parts, by cause in the order of `guards.CAUSES`."""
+    guards = state.guards.values() if isinstance(state.guards, dict) else [state.guards]
+    counts: np.ndarray = np.sum([jax.device_get(guard.skipped) for guard in guards], axis=0)
+    return counts
 
 
 def abstract_state(
@@ -177,7 +201,7 @@ def _start(objective: Objective, recipe: Recipe) -> Callable[[Array, Params, Bat
                     f"initial weights of {part} have other shapes than the model; leave the part out"
                 )
         params = drawn | {part: tree for part, tree in known.items() if part in drawn}
-        return initial_state(params, recipe.optim, parts)
+        return initial_state(params, recipe, parts)
 
     return start
 

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from mfm_jax.axes import Params
 from mfm_jax.mesh import by_example, replicated
 from mfm_jax.sharding import shardings
+from mfm_jax.training.guards import CAUSE, IN_A_ROW, judge
 from mfm_jax.training.optim import OptimConfig, learning_rate, make_optimiser
 from mfm_jax.training.state import Batch, Objective, Recipe, Scalars, Staged, TrainState, Turn, Weighed
 
@@ -31,7 +32,7 @@ def make_step(
 ) -> Step:
     """Give the jitted step `(state, frozen, batch, rng, progress) -> (state, scalars)`; the state is donated.
 
-    A step whose loss or gradient is not finite changes nothing but its count in `skipped`. With `part`, only
+    A step that the guards skip changes nothing but what they remember. With `part`, only
     that part of the parameters moves, with its moments and its average. What is frozen is its own average.
 
     Args:
@@ -73,10 +74,11 @@ def make_step(
         rate = learning_rate(settings, state.step, progress)
         before = _get(state.moments, part)
         updates, moments = optimiser.update(grads, before, old)
-        sound = jnp.isfinite(loss) & jnp.isfinite(norm)
+        sound, guard = judge(_get(state.guards, part), loss, norm, recipe.guard)
+        updates = jax.tree.map(lambda u, wanted: rate * u if wanted else jnp.zeros_like(u), updates, mask)
 
         def moved(value: Array, update: Array, wanted: bool) -> Array:
-            return jnp.where(sound, value - rate * update, value) if wanted else value
+            return jnp.where(sound, value - update, value) if wanted else value
 
         new = jax.tree.map(moved, old, updates, mask)
         moments = jax.tree.map(lambda after, kept: jnp.where(sound, after, kept), moments, before)
@@ -84,7 +86,9 @@ def make_step(
         ema = state.ema
         if ema:
             followed = jax.tree.map(
-                lambda mean, now, wanted: now + keep * (mean - now) if wanted else now,
+                lambda mean, now, wanted: (
+                    jnp.where(sound, now + keep * (mean - now), mean) if wanted else now
+                ),
                 _get(ema, part),
                 new,
                 mask,
@@ -95,9 +99,11 @@ def make_step(
             _put(state.params, part, new),
             ema,
             _put(state.moments, part, moments),
-            state.skipped + ~sound,
+            _put(state.guards, part, guard),
         )
-        return after, {"loss": loss, **scalars, "grad_norm": norm, "rate": rate}
+        norms = {"grad_norm": norm, "update_norm": optax.tree.norm(updates)}
+        verdict = {IN_A_ROW: guard.in_a_row, CAUSE: guard.cause}
+        return after, {"loss": loss, **scalars, **norms, "rate": rate, **verdict}
 
     def step(
         state: TrainState, frozen: Params, batch: Batch, rng: Array, progress: Array

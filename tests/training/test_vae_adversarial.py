@@ -177,7 +177,9 @@ def turns():
 
     def start():
         fresh = jax.tree.map(jnp.array, params)
-        return initial_state(fresh, OPTIM, objective.optims)._replace(step=jnp.int32(BORDER))
+        return initial_state(fresh, TrainConfig(optim=OPTIM), objective.optims)._replace(
+            step=jnp.int32(BORDER)
+        )
 
     turn_at = make_turns(objective, TrainConfig(optim=OPTIM), start(), {}, make_mesh())
 

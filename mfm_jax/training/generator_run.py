@@ -12,12 +12,14 @@ from jaxtyping import Float
 from mfm_jax.axes import Params
 from mfm_jax.checkpoint import load_weights, save_weights, weights_hash
 from mfm_jax.config import build, config, to_dict
+from mfm_jax.mesh import MeshConfig, make_mesh, put_batch
 from mfm_jax.models.codec import CodecConfig
 from mfm_jax.models.generator import GeneratorConfig
 from mfm_jax.models.summaries import BeatCoder, BeatCoderConfig
 from mfm_jax.models.text import TextConfig
 from mfm_jax.models.text_loading import Text as TextEmbedder
 from mfm_jax.models.text_loading import load_tokeniser
+from mfm_jax.sharding import put_parameters
 from mfm_jax.training.generator import CoderLoss, CoderObjective, PriorLoss, PriorObjective, rotate
 from mfm_jax.training.generator_samples import SampleConfig, report
 from mfm_jax.training.loop import TrainConfig, fit
@@ -171,16 +173,21 @@ def summaries(
 
 
 def embed(data: DataConfig, stretches: Sequence[Stretch], model: GeneratorConfig, cache: Path) -> Text:
-    """Look up the embedding of every caption; what `cache` does not hold is encoded and kept there."""
+    """Look up the embedding of every caption; what `cache` does not hold is encoded and kept there.
+
+    The encoder is shared out over the devices of each process, and the captions over processes.
+    """
     if data.text is None:
         return no_text(stretches, model.text_width, model.text_tokens)
     weights = Path(data.text) / "text.safetensors"
     params, values, _ = load_weights(weights)
-    variables = params if "params" in params else {"params": params}
     config = build(TextConfig, values)
     if config.embedding_width != model.text_width:
         raise ValueError(f"{weights}: {config.embedding_width}-d text; set model.text_width to that")
-    encoder = TextEmbedder(config, variables, load_tokeniser(weights.with_name("tokenizer.json")))
+    mesh = make_mesh(MeshConfig(data=1, fsdp=-1), jax.local_devices())
+    placed = put_parameters(params if "params" in params else {"params": params}, mesh)
+    tokeniser = load_tokeniser(weights.with_name("tokenizer.json"))
+    encoder = TextEmbedder(config, placed, tokeniser, put=lambda rows: put_batch(rows, mesh))
     captions = sorted({caption for s in stretches for caption in s.captions})
     lookup = TextCache(data.text_cache or cache, encoder, weights_hash(weights), model.text_tokens)
     found = lookup(captions)

@@ -1,11 +1,16 @@
-"""Embeddings of captions on disk, found by the content of (text, model, revision): encoded once, ever."""
+"""Embeddings of captions on disk, found by the content of (text, model, revision): encoded once, ever.
+
+Several processes share the work by way of the folder, which all of them see.
+"""
 
 import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -31,8 +36,7 @@ class TextCache:
         self._folder = Path(folder) / f"{model}-{length}"
         self._folder.mkdir(parents=True, exist_ok=True)
         self._places: dict[bytes, tuple[Path, int]] = {}
-        for path in sorted(self._folder.glob("*.safetensors")):
-            self._enter(path)
+        self._look()
 
     def __len__(self) -> int:
         """How many texts it holds."""
@@ -42,13 +46,22 @@ class TextCache:
         """Give embeddings [B, L, D], [B, L], [B, D] as float16; what is new is encoded and kept."""
         keys = [hashlib.sha256(text.encode()).digest()[:DIGEST] for text in texts]
         new = {key: text for key, text in zip(keys, texts) if key not in self._places}
-        if new:
+        process, count = jax.process_index(), jax.process_count()
+        if new and process == 0:
             print(f"encoding {len(new)} texts ({len(texts) - len(new)} lie ready)", flush=True)
-        order = sorted(new)
+        order = sorted(new)[process::count]
         for start in range(0, len(order), BLOCK):
             part = order[start : start + BLOCK]
             self._keep(part, [new[key] for key in part])
+        if count > 1:
+            multihost_utils.sync_global_devices("captions encoded")
+            self._look()
         return self._read(keys)
+
+    def _look(self) -> None:
+        """Note the texts of every block in the folder."""
+        for path in sorted(self._folder.glob("*.safetensors")):
+            self._enter(path)
 
     def _keep(self, keys: list[bytes], texts: list[str]) -> None:
         """Encode a block and write it."""

@@ -9,9 +9,11 @@ from transformers import PreTrainedTokenizerFast
 
 from mfm_jax.config import build, to_dict
 from mfm_jax.convert.t5 import t5_params
+from mfm_jax.mesh import MeshConfig, make_mesh, put_batch
 from mfm_jax.models.text import TextConfig, TextEncoder, relative_buckets
 from mfm_jax.models.text_loading import Text, load_tokeniser
 from mfm_jax.music.prompt_syntax import Emphasis, read_passages
+from mfm_jax.sharding import put_parameters
 from tests.reference import t5
 
 CONFIG = TextConfig(vocabulary=40, width=16, layers=2, heads=2, head_width=6, ffn=24, output_width=0)
@@ -116,13 +118,14 @@ def test_many_prompts_padded_and_bucketed_give_the_same_answer(text):
     np.testing.assert_allclose(many.pooled, single.pooled, atol=1e-5)
 
 
-def test_many_runs_split_over_devices(text):
-    devices = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("data",))
-    split = jax.sharding.NamedSharding(devices, jax.sharding.PartitionSpec("data"))
-    shared = Text(CONFIG, text.params, text.tokeniser, put=lambda rows: jax.device_put(rows, split))
-    shared.params = jax.device_put(
-        text.params, jax.sharding.NamedSharding(devices, jax.sharding.PartitionSpec())
-    )
+@pytest.mark.parametrize("shape", [MeshConfig(fsdp=2), MeshConfig(data=1, tensor=2)], ids=["fsdp", "tensor"])
+def test_weights_and_batch_are_shared_out_over_devices(text, shape):
+    mesh = make_mesh(shape)
+    placed = put_parameters(text.params, mesh)
+    kernel = placed["params"]["blocks"]["gate"]["kernel"]
+    assert kernel.sharding.shard_shape(kernel.shape) != kernel.shape
+    shared = Text(CONFIG, placed, text.tokeniser, put=lambda rows: put_batch(rows, mesh))
+    assert shared.params["params"]["blocks"]["gate"]["kernel"].sharding == kernel.sharding
     prompts = ["sad piano", "piano", "", "sad " * 20]
     np.testing.assert_allclose(shared.many(prompts, rows=4).tokens, text(prompts).tokens, atol=1e-5)
 

@@ -1,10 +1,11 @@
-"""Where arrays lie while a step runs: names of the mesh's axes, and what a layer says about its activations.
+"""Where arrays lie while a step runs: names of the mesh's axes, and what layers say about their activations.
 
-A layer need not know the mesh. It says that the first axis of an array is the batch; inside a step that runs
-on several devices this becomes a constraint, anywhere else it does nothing.
+A layer need not know the mesh. It says which axes of an array are the batch and the heads; inside a step that
+runs on several devices this becomes a constraint, anywhere else it does nothing.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from jax.sharding import PartitionSpec
@@ -12,6 +13,7 @@ from jaxtyping import Array
 
 DATA, FSDP, TENSOR = "data", "fsdp", "tensor"  # axes of every mesh, outermost first
 BATCH = (DATA, FSDP)  # axes that share out the examples of a batch
+EXAMPLES, HEADS = PartitionSpec(BATCH), PartitionSpec(BATCH, TENSOR)  # of [B, ...] and of [B, H, ...]
 
 
 def by_batch(x: Array) -> Array:
@@ -20,19 +22,30 @@ def by_batch(x: Array) -> Array:
     Without this XLA may split a product along the axis that a sharded weight is split along, and send
     activations about where it should have gathered the weight.
     """
-    if jax.sharding.get_abstract_mesh().empty:
-        return x
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(BATCH))
+    mesh = jax.sharding.get_abstract_mesh()
+    return x if mesh.empty or mesh.size == 1 else jax.lax.with_sharding_constraint(x, EXAMPLES)
 
 
-def each_alone(function: Callable[[Array], Array], x: Array) -> Array:
-    """Apply a function whose examples do not meet to x [B, ...]: every device works on its own examples.
+def apart(
+    function: Callable[..., Any], *arguments: Any, specs: tuple[PartitionSpec, ...], out: PartitionSpec
+) -> Any:
+    """Apply a function whose examples and heads do not meet: every device works on its own.
 
-    For what XLA cannot split by itself, such as Fourier transforms: it would gather the whole batch first.
+    For what XLA does not split by itself: before a Fourier transform it gathers the batch, and where examples
+    and heads become one axis it gathers the heads. Where they do not divide among devices, XLA decides.
+
+    Args:
+        function: of trees of arrays.
+        arguments: its arguments.
+        specs: of each argument, `EXAMPLES` or `HEADS`.
+        out: of everything it gives.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or x.shape[0] % (mesh.shape[DATA] * mesh.shape[FSDP]):
-        return function(x)
-    split = PartitionSpec(BATCH)
-    mapped: Array = jax.shard_map(function, mesh=mesh, in_specs=split, out_specs=split)(x)
-    return mapped
+    if mesh.empty or mesh.size == 1:
+        return function(*arguments)
+    parts = mesh.shape[DATA] * mesh.shape[FSDP], mesh.shape[TENSOR]
+    for argument, spec in zip(arguments, specs, strict=True):
+        for leaf in jax.tree.leaves(argument):
+            if any(length % part for length, part in zip(leaf.shape[: len(spec)], parts)):
+                return function(*arguments)
+    return jax.shard_map(function, in_specs=specs, out_specs=out, check_vma=False)(*arguments)

@@ -6,15 +6,45 @@ import jax
 import numpy as np
 
 from mfm_jax.config import load
+from mfm_jax.layers.mixture import MixtureConfig
+from mfm_jax.layers.xlstm import XLSTMConfig
 from mfm_jax.models.conditions import Conditions
-from mfm_jax.models.summaries import BeatCoder
-from mfm_jax.training.codec import CodecObjective
+from mfm_jax.models.discriminator import DiscriminatorConfig
+from mfm_jax.models.generator import GeneratorConfig, LevelConfig
+from mfm_jax.models.summaries import BeatCoder, BeatCoderConfig
+from mfm_jax.models.vae import VAEConfig
+from mfm_jax.models.vae_heads import SpectralHeadConfig
+from mfm_jax.models.vae_pqmf import PqmfConfig
+from mfm_jax.training.codec import CodecLoss, CodecObjective
 from mfm_jax.training.codec_run import CodecRun
-from mfm_jax.training.generator import CoderObjective, PriorObjective
+from mfm_jax.training.generator import CoderLoss, CoderObjective, PriorLoss, PriorObjective
 from mfm_jax.training.generator_run import GeneratorRun
+from mfm_jax.training.vae import VAELossConfig, VAEObjective
+from mfm_jax.training.vae_adversarial import AdversarialConfig, TwoPhaseObjective
 from mfm_jax.training.vae_run import VAERun, make_objective
+from mfm_jax.training.vae_wave import WaveLossConfig, WaveObjective
+from tests.models.test_codec import TINY as CODEC
 
 CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+def level(width, group):
+    stack = XLSTMConfig(layers=1, width=16, heads=2, igate_bias=0.0, chunk=8)
+    return LevelConfig(xlstm=stack, mixture=MixtureConfig(width=width, group=group, components=2, hidden=16))
+
+
+GENERATOR = GeneratorConfig(
+    section=level(8, 4),
+    beat=level(6, 3),
+    tick=level(CODEC.score.latent, 4),
+    coder=BeatCoderConfig(latent=CODEC.score.latent, hidden=(16,), wide=8, width=6),
+    text_width=4,
+    text_tokens=2,
+    condition_width=8,
+    section_width=4,
+    section_hidden=16,
+    max_sections=8,
+)
 
 
 def numbers(shapes, seed=0):
@@ -25,7 +55,7 @@ def numbers(shapes, seed=0):
         if kind is bool:
             return np.ones(shape, bool)
         if np.issubdtype(kind, np.integer):
-            return rng.integers(0, 8, shape).astype(kind)
+            return rng.integers(0, 1, shape).astype(kind)
         return rng.standard_normal(shape).astype(kind)
 
     return {name: one(*told) for name, told in shapes.items()}
@@ -108,3 +138,33 @@ def paper(stage):
     coder = jax.eval_shape(BeatCoder(run.model.coder).init, jax.random.key(0), z)["params"]
     objective = PriorObjective(run.model, run.prior_loss, coder)
     return objective, structs(prior_shapes(8, 64, 8, 4, run.model))
+
+
+def tiny(stage):
+    """The objective of a stage at a size that compiles in seconds, and the shapes of a batch of 8 for it."""
+    if stage == "vae":
+        part = PqmfConfig(bands=4, ratios=(2,), capacity=8, dilations=(1,), attenuation=40.0, noise_hop=4)
+        losses = WaveLossConfig(
+            sizes=(64,), band_sizes=(16,), filters=4, attenuation=40.0, kl_steps=4, keep=1.0
+        )
+        first = WaveObjective(VAEConfig(encoder=part, head=part, hop=8, latent_dim=8), losses)
+        judge = DiscriminatorConfig(scales=1, periods=(2,), capacity=8, layers=1)
+        return TwoPhaseObjective(first, AdversarialConfig(discriminator=judge, after_steps=3, every=2)), (
+            vae_shapes(8, 256)
+        )
+    if stage == "spectral":
+        head = SpectralHeadConfig(width=8, hidden=8, dilations=(1,), window=512)
+        return VAEObjective(VAEConfig(head=head), VAELossConfig()), vae_shapes(8, 1024)
+    if stage == "codec":
+        return CodecObjective(CODEC, CodecLoss()), codec_shapes(8, 2, 24, 32)
+    rng = jax.random.key(3)
+    if stage == "coder":
+        codec = CodecObjective(CODEC, CodecLoss(stage="score"))
+        params = jax.jit(codec.init)(rng, numbers(codec_shapes(1, 2, 24, 32)))
+        objective = CoderObjective(GENERATOR, CoderLoss(), CODEC, jax.tree.map(np.asarray, params))
+        return objective, coder_shapes(8, 3, CODEC.score.latent)
+    z = np.zeros((1, 2, 12, GENERATOR.coder.latent), np.float32)
+    coder = jax.jit(BeatCoder(GENERATOR.coder).init)(rng, z)["params"]
+    return PriorObjective(GENERATOR, PriorLoss(), jax.tree.map(np.asarray, coder)), (
+        prior_shapes(8, 8, 8, 1, GENERATOR)
+    )

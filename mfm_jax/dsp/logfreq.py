@@ -7,6 +7,7 @@ to 20 kHz with a window of 1,024, to place onsets. Each is the logarithm of a ba
 of level adds the same number everywhere.
 """
 
+import functools
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from jaxtyping import Array, Float
 
 from mfm_jax.axes import HOP, SAMPLE_RATE, Frames, Wave
 from mfm_jax.dsp.spectral import frame, hann
+from mfm_jax.placement import EXAMPLES, apart
 
 BANDS_PER_OCTAVE = 24
 LOWEST_HZ = 27.5  # MIDI pitch 21, the lowest key of a piano
@@ -79,9 +81,10 @@ def _powers(wave: Wave, window: int, decimation: int, first: int, last: int) -> 
     size = window // decimation
     frames = frame(decimate(wave, decimation), size, HOP // decimation)
     if decimation == 1:
-        spectrum = jnp.fft.rfft(frames * hann(size)[None, None], n=2 * size)[..., first:last] * (
-            2 / hann(size).sum()
-        )
+        pieces = frames * hann(size)[None, None]
+        transform = functools.partial(jnp.fft.rfft, n=2 * size)
+        spectrum = apart(transform, pieces, specs=(EXAMPLES,), out=EXAMPLES)[..., first:last]
+        spectrum = spectrum * (2 / hann(size).sum())
         return jnp.real(spectrum) ** 2 + jnp.imag(spectrum) ** 2
     parts = frames @ _fourier_basis(size, first, last)
     half = last - first

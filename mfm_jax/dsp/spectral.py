@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Complex, Float
 
 from mfm_jax.axes import HOP
+from mfm_jax.placement import EXAMPLES, apart
 
 SIZES = (2_048, 1_024, 512, 256, 128)  # windows of the multi-resolution distance, samples
 LOG_FLOOR = 1e-5  # of magnitudes, before the logarithm: -100 dB re full scale
@@ -39,7 +40,9 @@ def stft(wave: Float[Array, "B S"], size: int, hop: int = HOP) -> Complex[Array,
 
     K = size / 2 + 1, F = ceil(S / hop). Phases are measured from the first sample of the window.
     """
-    return jnp.fft.rfft(frame(wave, size, hop) * hann(size)[None, None])
+    pieces = frame(wave, size, hop) * hann(size)[None, None]
+    spectrum: Array = apart(jnp.fft.rfft, pieces, specs=(EXAMPLES,), out=EXAMPLES)
+    return spectrum
 
 
 def istft(spectrum: Complex[Array, "B F K"], hop: int = HOP) -> Float[Array, "B S"]:

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mfm_jax.config import config
+from mfm_jax.placement import by_batch
 
 
 @config
@@ -54,7 +55,8 @@ class Transformer(nn.Module):
             qkv = nn.Dense(3 * c.width, use_bias=False)(nn.LayerNorm()(x))
             q, k, v = jnp.moveaxis(qkv.reshape(batch, length, 3, c.heads, c.width // c.heads), 2, 0)
             heads = attend(jnp.swapaxes(q, 1, 2), jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2), mask)
-            x = x + nn.Dense(c.width)(jnp.swapaxes(heads, 1, 2).reshape(batch, length, c.width))
+            mixed = jnp.swapaxes(heads, 1, 2).reshape(batch, length, c.width)
+            x = by_batch(x + nn.Dense(c.width)(mixed))
             hidden = nn.silu(nn.Dense(int(c.width * c.ffn_ratio))(nn.LayerNorm()(x)))
-            x = x + nn.Dense(c.width)(hidden)
+            x = by_batch(x + nn.Dense(c.width)(hidden))
         return nn.LayerNorm()(x)

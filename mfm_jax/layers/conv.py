@@ -5,6 +5,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
 from mfm_jax.axes import Sequence
+from mfm_jax.placement import by_batch
 
 
 def neighbours(x: Sequence, reach: int = 1, dilation: int = 1, edge: bool = False) -> Float[Array, "B T W"]:
@@ -66,4 +67,4 @@ class DilatedBlock(nn.Module):
         """Map [B, T, D] to [B, T, D]."""
         near = neighbours(nn.LayerNorm(name="norm")(x), dilation=self.dilation)
         h = nn.gelu(nn.Dense(self.hidden, name="conv")(near))
-        return x + nn.Dense(x.shape[-1], kernel_init=nn.initializers.zeros, name="out")(h)
+        return by_batch(x + nn.Dense(x.shape[-1], kernel_init=nn.initializers.zeros, name="out")(h))

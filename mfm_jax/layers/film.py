@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from mfm_jax.axes import N_CATEGORIES
+from mfm_jax.placement import by_batch
 
 MIXTURE = -1  # the category that stands for all instruments together
 
@@ -81,6 +82,5 @@ class FilmBlock(nn.Module):
         y = TimeConv(width, taps(self.dilation, self.causal))(nn.LayerNorm()(x))
         if condition is not None:
             y = FiLM()(y, condition)
-        return x + nn.Dense(width, kernel_init=nn.initializers.variance_scaling(0.1, "fan_in", "normal"))(
-            nn.silu(y)
-        )
+        out = nn.Dense(width, kernel_init=nn.initializers.variance_scaling(0.1, "fan_in", "normal"))
+        return by_batch(x + out(nn.silu(y)))

@@ -20,9 +20,9 @@ def gated(
     x: Float[Array, "*N D"], up: Float[Array, "D 2 M"], down: Float[Array, "M D2"], activation: Activation
 ) -> Float[Array, "*N D2"]:
     """Compute `(activation(x @ up[:, 0]) * (x @ up[:, 1])) @ down`, both halves of `up` in one product."""
-    hidden = x @ up.reshape(up.shape[0], -1).astype(x.dtype)
-    gate, value = jnp.split(hidden, 2, axis=-1)
-    return (activation(gate) * value) @ down.astype(x.dtype)
+    # Not reshaped to [D, 2 M]: the hidden channels may be shared out over devices.
+    hidden = jnp.einsum("...d,dcm->...cm", x, up.astype(x.dtype))
+    return (activation(hidden[..., 0, :]) * hidden[..., 1, :]) @ down.astype(x.dtype)
 
 
 class SwiGLU(nn.Module):

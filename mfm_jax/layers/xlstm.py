@@ -4,6 +4,7 @@ A block is pre-norm residual twice over: `x + cell(norm(x))`, then `x + swiglu(n
 share one `scan` over layers: parameters and states carry a leading layer axis, and programs stay small.
 """
 
+import functools
 import re
 from typing import NamedTuple, TypeAlias
 
@@ -18,6 +19,7 @@ from mfm_jax.layers import mlstm, slstm
 from mfm_jax.layers.mlp import SwiGLU, round_up
 from mfm_jax.layers.norm import HeadNorm, RMSNorm
 from mfm_jax.layers.stacking import Remat, apply_blocks, check_positions, repeat_state
+from mfm_jax.placement import EXAMPLES, HEADS, apart, by_batch
 
 CellState: TypeAlias = mlstm.MLSTMState | slstm.SLSTMState
 
@@ -125,7 +127,8 @@ def advance_mlstm(
         return h[:, None], state
     q, k, v = (a.transpose(0, 2, 1, 3) for a in (q, k, v))
     i, f = gates.transpose(2, 0, 3, 1)
-    h, state = mlstm.chunkwise(q, k, v, i, f, state, reset, chunk=chunk)
+    cell = functools.partial(mlstm.chunkwise, chunk=chunk)
+    h, state = apart(cell, q, k, v, i, f, state, reset, specs=(*[HEADS] * 6, EXAMPLES), out=HEADS)
     return h.transpose(0, 2, 1, 3), state
 
 
@@ -232,11 +235,11 @@ class XLSTMBlock(nn.Module):
         c = self.config
         layer: type[nn.Module] = SLSTMLayer if self.scalar else MLSTMLayer
         mixed, state = layer(c, name="cell")(RMSNorm(name="cell_norm")(x), state, reset)
-        x = x + mixed
+        x = by_batch(x + mixed)
         feed = SwiGLU(
             round_up(c.width * c.ffn_ratio), small_init(c.width), wang_init(c.width, c.layers), name="ffn"
         )
-        return x + feed(RMSNorm(name="ffn_norm")(x)), state
+        return by_batch(x + feed(RMSNorm(name="ffn_norm")(x))), state
 
 
 class XLSTMStack(nn.Module):
@@ -269,7 +272,7 @@ class XLSTMStack(nn.Module):
             raise ValueError(f"inputs are {x.shape[-1]} wide but the stack is {c.width}: project them first")
         state = initial_state(c, x.shape[0]) if state is None else state
         states = {False: state.mlstm, True: state.slstm}
-        x, after = apply_blocks(self, XLSTMBlock, c, x, states, reset)
+        x, after = apply_blocks(self, XLSTMBlock, c, by_batch(x), states, reset)
         return RMSNorm(name="out_norm")(x), StackState(after.get(False), after.get(True))
 
 

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 from mfm_jax.axes import Frames, Sequence, Wave
 from mfm_jax.config import config
 from mfm_jax.dsp.pqmf import analysis, synthesis
+from mfm_jax.placement import EXAMPLES, apart, by_batch
 
 SLOPE = 0.2  # of the leaky rectifiers
 LEAST_STD = 1e-4
@@ -108,7 +109,7 @@ class DilatedUnit(nn.Module):
         """Map [B, T, C] to the same shape."""
         width = x.shape[-1]
         h = Conv(width, 3, dilation=self.dilation, causal=self.causal, name="wide")(_rectify(x))
-        return x + Conv(width, 1, name="project")(_rectify(h))
+        return by_batch(x + Conv(width, 1, name="project")(_rectify(h)))
 
 
 class PqmfEncoder(nn.Module):
@@ -167,7 +168,7 @@ class PqmfHead(nn.Module):
         batch, count, _ = h.shape
         level = 2 * jax.nn.sigmoid(h - 5).reshape(batch, count, c.bands, c.noise_bands) ** 2.3 + 1e-7
         blocks = noise.reshape(batch, count, c.noise_hop, c.bands).swapaxes(2, 3)
-        filtered = _filter_blocks(blocks, level)
+        filtered = apart(_filter_blocks, blocks, level, specs=(EXAMPLES, EXAMPLES), out=EXAMPLES)
         return filtered.swapaxes(2, 3).reshape(noise.shape)
 
 

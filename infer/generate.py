@@ -1,9 +1,15 @@
-"""Make music for every line of a file of prompts; goes on where it stopped when it is run again.
+r"""Make music for every prompt of a list, with millions of them too; goes on where it stopped when run again.
 
     python infer/generate.py PROMPTS.txt --out DIR [--seconds S] [--seed N] [--model DIR]
+    python infer/generate.py PROMPTS.jsonl --out DIR --keep audio,score,latents --batch 64 \
+        --processes 8 --process 0
 
-Each line that is neither empty nor a comment (#) is a prompt and gets a folder, numbered as the lines are.
-A prompt that stands there twice gets another seed the second time.
+In a text file each line that is neither empty nor a comment (#) is a prompt. In JSON lines each is an object:
+`{"prompt": "a waltz", "id": "w1", "seed": 7, "tempo": 90, "seconds": 12}`; all but the prompt may be left
+out, and controls are those of `mfm generate`. A prompt that stands there twice gets another seed then.
+
+Each prompt gets a folder, or with --keep a record in a shard. A prompt that cannot be done is named in
+faults.jsonl, or in the shards' manifest.json, and the exit code is 2.
 """
 
 import argparse
@@ -11,45 +17,41 @@ import sys
 from pathlib import Path
 
 from mfm_jax.cli import Parser
-from mfm_jax.inference.commands import numbered
-from mfm_jax.inference.engine import Engine, keep_compiled_code
-from mfm_jax.inference.generation import Wish, generate, seeds_of, understand
-from mfm_jax.inference.outputs import slug, staged
+from mfm_jax.config import build
+from mfm_jax.inference.generation import Wish, generate, understand
+from mfm_jax.inference.jobs import add_options, job_of, run
+from mfm_jax.inference.manifest import Item, open_manifest
+from mfm_jax.inference.outputs import staged
+from mfm_jax.inference.pieces import Piece
 
 
 def main() -> int:
-    """Parse the command line and write the folders that are missing."""
+    """Parse the command line and make what is missing."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("prompts", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seconds", type=float, help="length (20, or the prompt's)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--model", type=Path, help="folder of weights")
+    add_options(parser)
     options = parser.parse_args()
-    wish = Wish(seconds=options.seconds)
     try:
-        lines = [line.strip() for line in options.prompts.read_text(encoding="utf-8").splitlines()]
-        prompts = [line for line in lines if line and not line.startswith("#")]
-        if not prompts:
-            raise ValueError(f"{options.prompts}: no prompt in it; write one on a line")
-        plans = understand(prompts, wish)
-        keep_compiled_code()
-        engine = Engine(options.model)
+        manifest = open_manifest(options.prompts, "prompt", options.seed)
+        job = job_of(options)
+        engine = job.engine(options.model, "vae", "codec", "generator", "text", "quiet")
+
+        def make(item: Item) -> Piece:
+            wish = build(Wish, {"seconds": options.seconds, **item.controls})
+            (piece,) = generate(engine, understand([item.source], wish), [item.seed], wish)
+            return piece
+
+        def save(item: Item) -> None:
+            piece = make(item)
+            with staged(job.out) as scratch:
+                piece.save(scratch / item.name)
+
+        settings = {"seconds": options.seconds, "seed": options.seed, **engine.facts()}
+        return run(job, manifest, "pieces", settings, make, save, lambda item: job.out / item.name)
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    names = numbered([slug(prompt) for prompt in prompts])
-    todo = [
-        (name, plan, seed)
-        for name, plan, seed in zip(names, plans, seeds_of(prompts, options.seed))
-        if not (options.out / name).exists()
-    ]
-    print(f"{len(names)} prompts, {len(names) - len(todo)} done before", file=sys.stderr)
-    for number, (name, plan, seed) in enumerate(todo, 1):
-        with staged(options.out) as scratch:
-            for piece in generate(engine, [plan], [seed], wish):
-                piece.save(scratch / name)
-        print(f"{number} of {len(todo)}: {name}", file=sys.stderr)
-    return 0
 
 
 if __name__ == "__main__":

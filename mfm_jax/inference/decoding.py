@@ -5,16 +5,15 @@ the noise of a frame depends on its number alone, so both windows draw the same 
 share; what Griffin-Lim still makes different is crossfaded.
 """
 
-import functools
 from collections.abc import Iterable, Iterator
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
 from mfm_jax.axes import HOP, Frames, Params, Wave
 from mfm_jax.dsp.phase import white_noise
+from mfm_jax.inference.together import Run, alone
 from mfm_jax.models.vae import VAE, DecoderState
 
 LEAD = 56  # frames to each side that are decoded twice: the predictor's context, and Griffin-Lim settles
@@ -24,7 +23,12 @@ WINDOW = KEPT + FADE + 2 * LEAD
 
 
 def stream(
-    vae: VAE, params: Params, pieces: Iterable[np.ndarray], quiet: np.ndarray, key: Array
+    vae: VAE,
+    params: Params,
+    pieces: Iterable[np.ndarray],
+    quiet: np.ndarray,
+    key: Array,
+    run: Run = alone,
 ) -> Iterator[np.ndarray]:
     """Decode latents [n, 256] that arrive in pieces -> mono blocks, one hop for each frame.
 
@@ -34,6 +38,7 @@ def stream(
         pieces: latents in order.
         quiet: the latent of silence [256], heard before the first frame and after the last.
         key: of the random phases.
+        run: calls a window's function, alone or in a batch with others.
     """
     feed = iter(pieces)
     held = np.broadcast_to(quiet, (LEAD, len(quiet)))
@@ -54,8 +59,8 @@ def stream(
             return
         short = WINDOW - len(held[:WINDOW])
         window = np.concatenate([held[:WINDOW], np.broadcast_to(quiet, (short, len(quiet)))])
-        number = jnp.asarray(first, jnp.int32)
-        wave, state = _window(vae, params, jnp.asarray(window[None], jnp.float32), state, key, number)
+        number = np.int32(first)
+        wave, state = run(_window, (vae,), params, window[None].astype(np.float32), state, key, number)
         sound = np.array(wave[0])
         if tail is not None:
             sound[: len(tail)] = tail * (1 - rise) + sound[: len(tail)] * rise
@@ -65,7 +70,6 @@ def stream(
         first += KEPT
 
 
-@functools.partial(jax.jit, static_argnums=0)
 def _window(
     vae: VAE, params: Params, latent: Frames, state: DecoderState, key: Array, number: Array
 ) -> tuple[Wave, DecoderState]:

@@ -19,6 +19,7 @@ from mfm_jax.checkpoint import config_hash, load_weights, weights_hash
 from mfm_jax.config import build
 from mfm_jax.inference.decoding import stream
 from mfm_jax.inference.rave import FrozenRave
+from mfm_jax.inference.together import Run, Together, alone
 from mfm_jax.models.codec import CodecConfig, MidiAudioCodec
 from mfm_jax.models.codec_transcriber import Heard
 from mfm_jax.models.generator import Generator, GeneratorConfig
@@ -51,12 +52,17 @@ def keep_compiled_code() -> None:
 class Engine:
     """Loads each model on first use from a folder of weights."""
 
-    def __init__(self, folder: str | Path | None = None):
+    def __init__(self, folder: str | Path | None = None, together: Together | None = None):
         """Take the folder; None for the weights that come with the package.
+
+        Args:
+            folder: of the weights.
+            together: batches what the threads of its `map` ask; without it each call is one item's.
 
         Raises:
             ValueError: there is no such folder.
         """
+        self.run: Run = alone if together is None else together.run
         self.folder = PRETRAINED if folder is None else Path(folder)
         if not self.folder.is_dir():
             raise ValueError(f"{self.folder}: no such folder of weights; omit --model for the embedded ones")
@@ -103,31 +109,40 @@ class Engine:
         variables = params if "params" in params else {"params": params}
         return Text(build(TextConfig, config), variables, load_tokeniser(self.folder / "tokenizer.json"))
 
+    def load(self, *names: str) -> None:
+        """Load parts by name now, such as "codec" or "quiet", before threads ask for them."""
+        for name in names:
+            getattr(self, name)
+
     def facts(self) -> dict[str, Any]:
         """Name the weights that are used and their configs, by their hashes."""
+        return dict(self._facts)
+
+    @functools.cached_property
+    def _facts(self) -> dict[str, Any]:
         files = sorted(self.folder.glob("*.safetensors"))
         return {
             "weights": {path.stem: weights_hash(path) for path in files},
             "config": {path.stem: config_hash(path) for path in files},
         }
 
-    def encode(self, wave: np.ndarray) -> Float[Array, "F D"]:
+    def encode(self, wave: np.ndarray) -> Float[Array | np.ndarray, "F D"]:
         """Encode mono audio [S] at 44.1 kHz to the means of its VAE frames."""
-        frames: Float[Array, "F D"] = self._vae("encode", wave[None])[0][0]
+        frames: Float[Array | np.ndarray, "F D"] = self._vae("encode", wave[None])[0][0]
         return frames
 
     def decode(self, frames: Iterable[np.ndarray], seed: int = 0) -> Iterator[np.ndarray]:
         """Decode VAE frames [n, 256] that arrive in pieces to mono audio, HOP samples for each."""
         if self.rave is not None:
             return (block[0, 0] for block in self.rave.decode_blocks((piece[None] for piece in frames), seed))
-        return stream(self.vae.module, self.vae.params, frames, self.quiet, jax.random.key(seed))
+        return stream(self.vae.module, self.vae.params, frames, self.quiet, jax.random.key(seed), self.run)
 
     @functools.cached_property
     def quiet(self) -> np.ndarray:
         """The VAE frame of silence [256]."""
         return np.asarray(self._vae("encode", np.zeros((1, 64 * HOP), np.float32))[0][0, 32])
 
-    def listen(self, latent: Float[Array, "F D"]) -> Heard:
+    def listen(self, latent: Float[Array | np.ndarray, "F D"]) -> Heard:
         """Hear frames once, before asking for instruments."""
         heard: Heard = self._codec("listen", latent[None])
         return heard
@@ -166,22 +181,20 @@ class Engine:
         return np.asarray(self._codec("to_vae", *given)[0])
 
     def _vae(self, method: str, *given: Any) -> Any:
-        return _run(self.vae.module, method, (), self.vae.params, *given)
+        return self.run(_applied, (self.vae.module, method, ()), self.vae.params, *given)
 
     def _codec(self, method: str, *given: Any, static: tuple[int, ...] = ()) -> Any:
-        return _run(self.codec.module, method, static, self.codec.params, *given)
+        return self.run(_applied, (self.codec.module, method, static), self.codec.params, *given)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _run(module: Any, method: str, static: tuple[int, ...], params: Params, *given: Any) -> Any:
-    """Apply a method of a module; the parameters are an argument, so compiled code serves any weights."""
+def _applied(module: Any, method: str, static: tuple[int, ...], params: Params, *given: Any) -> Any:
     return module.apply({"params": params}, *given, *static, method=method)
 
 
-def _probabilities(logits: Array) -> np.ndarray:
+def _probabilities(logits: Array | np.ndarray) -> np.ndarray:
     return np.asarray(_sigmoid(logits)[0])
 
 
 @jax.jit
-def _sigmoid(logits: Array) -> Array:
+def _sigmoid(logits: Array | np.ndarray) -> Array:
     return jax.nn.sigmoid(logits)

@@ -2,20 +2,22 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from mfm_jax.axes import TICKS_PER_BEAT
+from mfm_jax.axes import TICKS_PER_BEAT, Params
 from mfm_jax.inference.engine import Engine
 from mfm_jax.inference.pieces import Piece
 from mfm_jax.inference.settling import settled
 from mfm_jax.inference.workflows import facts_of, perform
 from mfm_jax.models.conditions import UNKNOWN_KEY, Conditions, bar_lag, bar_ticks
-from mfm_jax.models.generator_sampling import Sampling, start, write
+from mfm_jax.models.generator import GeneratorConfig
+from mfm_jax.models.generator_sampling import Sampling, Seeds, start, write
 from mfm_jax.models.generator_sampling import seeds_of as keys_of
+from mfm_jax.models.generator_state import GeneratorState
 from mfm_jax.music.instruments import Instrument, category_instrument
 from mfm_jax.music.notes import Score
 from mfm_jax.music.prompt import Controls, parse_prompt
@@ -177,13 +179,34 @@ def write_latent(engine: Engine, plan: Plan, seed: int, wish: Wish) -> np.ndarra
     keys = keys_of([seed])
     bar, lag = jnp.array([ticks], jnp.float32), jnp.array([bar_lag(ticks)])
     guidance = None if wish.guidance == 1 else wish.guidance
-    state = start(config, params, conditions, bar, lag, keys, guided=guidance is not None)
+    guided = guidance is not None
+    state = engine.run(_started, (config, guided), params, conditions, bar, lag, keys)
     sampling = Sampling(temperature=wish.temperature, guidance=guidance)
     parts = []
     for _ in range(0, plan.n_beats, CHUNK_BEATS):
-        music, state = write(config, params, conditions, state, keys, CHUNK_BEATS, sampling)
-        parts.append(np.asarray(music.z[0]))
+        given = conditions, state, keys, sampling
+        z, state = engine.run(_written, (config, CHUNK_BEATS), params, *given)
+        parts.append(np.asarray(z[0]))
     return np.concatenate(parts)[: plan.n_beats * TICKS_PER_BEAT]
+
+
+def _started(
+    config: GeneratorConfig, guided: bool, params: Params, conditions: Conditions, *given: Any
+) -> GeneratorState:
+    return start(config, params, conditions, *given, guided=guided)
+
+
+def _written(
+    config: GeneratorConfig,
+    n_beats: int,
+    params: Params,
+    conditions: Conditions,
+    state: GeneratorState,
+    seeds: Seeds,
+    sampling: Sampling,
+) -> tuple[Array, GeneratorState]:
+    music, after = write(config, params, conditions, state, seeds, n_beats, sampling)
+    return music.z, after
 
 
 def _conditions(engine: Engine, plan: Plan) -> Conditions:

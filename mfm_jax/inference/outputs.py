@@ -30,7 +30,7 @@ def staged(out: Path) -> Iterator[Path]:
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
         out.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".mfm-", dir=out))
+        scratch = Path(tempfile.mkdtemp(prefix=f".mfm-{_owner()}-", dir=out))
     except OSError as error:
         _remove_empty(made)
         reason = error.strerror or "not a folder"
@@ -44,6 +44,29 @@ def staged(out: Path) -> Iterator[Path]:
         _remove_empty(made)
         raise
     shutil.rmtree(scratch, ignore_errors=True)
+
+
+def remove_stale(out: Path) -> None:
+    """Remove, below `out`, the scratch folders of processes of this machine that were killed."""
+    host, _, own = _owner().rpartition("-")
+    for scratch in out.rglob(f".mfm-{host}-*"):
+        process = scratch.name.removeprefix(f".mfm-{host}-").split("-")[0]
+        if process == own or not _alive(process):
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _owner() -> str:
+    return f"{platform.node()}-{os.getpid()}"
+
+
+def _alive(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except (ValueError, OSError):  # not one of ours to judge
+        return True
+    return True
 
 
 def _replace(item: Path, target: Path) -> None:

@@ -10,7 +10,6 @@ import pytest
 import soundfile
 
 from mfm_jax.axes import SAMPLE_RATE
-from mfm_jax.inference.folders import each_file
 from mfm_jax.music.instruments import instrument_of
 from mfm_jax.music.midi import read_midi, write_midi
 from mfm_jax.music.notes import Score, Track
@@ -23,37 +22,6 @@ def script(monkeypatch: pytest.MonkeyPatch, name: str, *arguments: object) -> in
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(str(INFER / f"{name}.py"), run_name="__main__")
     return ended.value.code
-
-
-def test_results_lie_in_the_same_subfolders_and_are_not_made_again(tmp_path, capsys) -> None:
-    for name in ("a.wav", "a.mp3", "deep/b.WAV", "deep/note.txt"):
-        path = tmp_path / "in" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    done = []
-
-    def work(file: Path, out: Path, name: str) -> None:
-        if file.suffix == ".mp3":
-            raise ValueError(f"{file}: not audio")
-        out.mkdir(parents=True, exist_ok=True)
-        (out / f"{name}.mid").touch()
-        done.append(file.name)
-
-    for expected in (["a.wav", "b.WAV"], ["a.wav", "b.WAV"]):
-        faults = each_file(tmp_path / "in", {".wav", ".mp3"}, tmp_path / "out", ".mid", work)
-        assert done == expected
-        assert len(faults) == 1
-        assert "a.mp3: skipped" in faults[0]
-    made = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.mid"))
-    assert made == ["a.wav.mid", "deep/b.mid"]
-    assert "3 files, 2 done before" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("name", ["missing", "empty"])
-def test_nothing_to_do_is_an_error(tmp_path, name) -> None:
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=name):
-        each_file(tmp_path / name, {".wav"}, tmp_path / "out", ".mid", lambda *_: None)
 
 
 def test_scripts_do_a_tree(tmp_path, monkeypatch, weights) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from mfm_jax.building import Made, build
@@ -22,6 +23,7 @@ from mfm_jax.inference.manifest import Item, Manifest
 from mfm_jax.inference.outputs import remove_stale
 from mfm_jax.inference.pieces import Piece
 from mfm_jax.inference.together import Fault, Together, one_by_one
+from mfm_jax.mesh import start_processes
 from mfm_jax.records import Facts, pack, pack_score
 
 KEPT = ("audio", "score", "latents")
@@ -70,6 +72,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--per-shard", type=int, default=64, help="items in a shard (64)")
     parser.add_argument("--processes", type=int, help="how many processes share the job")
     parser.add_argument("--process", type=int, help="the number of this one, from 0")
+    parser.add_argument(
+        "--coordinator", help="HOST:PORT of process 0, where JAX needs to join them (TPU pods)"
+    )
 
 
 def job_of(options: argparse.Namespace) -> Job:
@@ -84,16 +89,19 @@ def job_of(options: argparse.Namespace) -> Job:
         raise ValueError(f"--keep {options.keep}: knows {', '.join(KEPT)}, not {', '.join(unknown)}")
     if options.per_shard < 1:
         raise ValueError(f"--per-shard {options.per_shard}: must be 1 or more")
+    part = _part(options.coordinator, options.processes, options.process)
     together = None if options.batch == 1 else Together(options.batch)
-    return Job(options.out, _part(options.processes, options.process), together, keep, options.per_shard)
+    return Job(options.out, part, together, keep, options.per_shard)
 
 
-def _part(processes: int | None, process: int | None) -> Part:
-    if processes is None and process is None:
-        return Part(0, 1)
-    if processes is None or process is None or not 0 <= process < processes:
-        raise ValueError(f"--process {process}: must be 0 to one less than --processes {processes}")
-    return Part(process, processes)
+def _part(coordinator: str | None, processes: int | None, process: int | None) -> Part:
+    """Find this process's part; without a coordinator no process waits for, or falls with, another."""
+    if coordinator is None and processes is not None and process is not None:
+        if not 0 <= process < processes:
+            raise ValueError(f"--process {process}: must be 0 to one less than --processes {processes}")
+        return Part(process, processes)
+    start_processes(coordinator, processes, process)
+    return Part(jax.process_index(), jax.process_count())
 
 
 def run(

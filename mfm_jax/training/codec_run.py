@@ -17,7 +17,7 @@ from mfm_jax.training.codec_measure import measure, panels
 from mfm_jax.training.data import ClipData, codec_batches
 from mfm_jax.training.loop import TrainConfig, fit
 from mfm_jax.training.pictures import save_panels
-from mfm_jax.training.pipeline import WHOLE, Mix
+from mfm_jax.training.pipeline import WHOLE, Mix, own_share
 from mfm_jax.training.score_batches import ScoreData, score_batches
 
 
@@ -85,13 +85,14 @@ def train(run: CodecRun) -> Path:
 
 
 def _stream(run: CodecRun, stage: Stage) -> grain.IterDataset:
+    share = own_share(stage.train.mesh)
     if stage.scores is None:
-        return codec_batches(run.latents, stage.data)
+        return codec_batches(run.latents, stage.data, share=share)
     if run.scores is None:
         raise ValueError(
             f"stage {stage.name!r} reads scores: give scores=FOLDER of tools/prepare_data.py scores"
         )
-    return score_batches(run.scores, stage.scores)
+    return score_batches(run.scores, stage.scores, share=share)
 
 
 def _save(model: CodecConfig, stage: str, figures: dict[str, float], path: Path, params: Params) -> None:

@@ -23,7 +23,7 @@ from mfm_jax.sharding import put_parameters
 from mfm_jax.training.generator import CoderLoss, CoderObjective, PriorLoss, PriorObjective, rotate
 from mfm_jax.training.generator_samples import SampleConfig, report
 from mfm_jax.training.loop import TrainConfig, fit
-from mfm_jax.training.pipeline import WHOLE
+from mfm_jax.training.pipeline import WHOLE, own_share
 from mfm_jax.training.stretches import (
     BatchConfig,
     Stretch,
@@ -93,7 +93,7 @@ def train(run: GeneratorRun) -> Path:
     beats = summaries(run.model.coder, coder, stretches)
     text = embed(run.data, [*stretches, *held_out], run.model, out / "text_cache")
     objective = PriorObjective(run.model, run.prior_loss, coder, begin)
-    stream = prior_batches(stretches, beats, text, run.batches, run.seed)
+    stream = prior_batches(stretches, beats, text, run.batches, run.seed, own_share(run.prior.mesh))
     judge = prior_batches(
         held_out, summaries(run.model.coder, coder, held_out), text, run.batches, run.seed + 1, WHOLE
     )
@@ -136,7 +136,7 @@ def _fit_coder(run: GeneratorRun, begin: Params | None) -> Params:
         codec.params,
         begin["coder"] if begin else None,
     )
-    stream = coder_batches(stretches, run.batches, run.seed)
+    stream = coder_batches(stretches, run.batches, run.seed, own_share(run.coder.mesh))
     coder = fit(objective, stream, run.coder, Path(run.out) / "coder", about=_about(run))
     if begin is None:  # going on keeps the directions, which the levels know
         rng = np.random.default_rng(run.seed)

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import grain
-import jax
 import numpy as np
 
+from mfm_jax.mesh import MeshConfig, batch_share, make_mesh
 from mfm_jax.records import shards
 
 Mix = str | dict[str, float]  # a folder of records; or several, each with its share of the examples
@@ -42,9 +42,9 @@ class Share:
 WHOLE = Share(0, 1)  # every row: for what all processes compute alike
 
 
-def own_share() -> Share:
-    """Give the share of this process."""
-    return Share(jax.process_index(), jax.process_count())
+def own_share(mesh: MeshConfig | None = None) -> Share:
+    """Give the share of this process in a run on a mesh; it reads what its devices hold."""
+    return Share(*batch_share(make_mesh(mesh or MeshConfig())))
 
 
 def folders_of(mix: Mix) -> dict[str, float]:

@@ -17,7 +17,7 @@ from mfm_jax.models.vae_heads import SpectralHeadConfig
 from mfm_jax.models.vaes import vae_of
 from mfm_jax.training.data import ClipData, audio_batches
 from mfm_jax.training.loop import TrainConfig, fit
-from mfm_jax.training.pipeline import WHOLE, Mix
+from mfm_jax.training.pipeline import WHOLE, Mix, own_share
 from mfm_jax.training.vae import VAELossConfig, VAEObjective, fitted
 from mfm_jax.training.vae_adversarial import VAE_PART, AdversarialConfig, TwoPhaseObjective
 from mfm_jax.training.vae_validation import AXES, Validation
@@ -92,7 +92,7 @@ def train(run: VAERun) -> Path:
         shutil.copyfile(weights, weights.with_name("vae_phase_1.safetensors"))
         return told
 
-    batches = audio_batches(run.clips, run.data)
+    batches = audio_batches(run.clips, run.data, share=own_share(run.train.mesh))
     about = {"model": to_dict(run.model), "losses": to_dict(alone.loss), "data": to_dict(run.data)}
     if run.adversarial:
         about["adversarial"] = to_dict(run.adversarial)

@@ -110,7 +110,7 @@ def test_a_job_that_was_begun_otherwise_is_refused(prompts, tmp_path):
     [
         (("--keep", "audio,smell"), "not smell"),
         (("--per-shard", 0), "must be 1 or more"),
-        (("--processes", 2), "must be 0 to one less"),
+        (("--processes", 2), "give all three, or none"),
         (("--processes", 2, "--process", 2), "must be 0 to one less"),
     ],
 )

@@ -11,7 +11,8 @@ from mfm_jax.music.instruments import DRUMS
 from mfm_jax.music.notes import Notes, Score, notes_in_seconds
 from mfm_jax.music.roll import frames_roll, ticks_roll
 from mfm_jax.music.tempo import TempoMap
-from mfm_jax.records import score_of, unpack
+from mfm_jax.records import score_of
+from mfm_jax.spans import Span, opened
 from mfm_jax.training.pipeline import Example, Mix, Share, batches, sources_of
 
 EVERYTHING = -1  # category that asks for all instruments together
@@ -61,16 +62,16 @@ def codec_batches(
     return batches(sources_of(latents), functools.partial(cut_codec, settings), settings, epochs, share)
 
 
-def cut_audio(settings: ClipData, blob: bytes, rng: np.random.Generator) -> Example:
+def cut_audio(settings: ClipData, blob: bytes | Span, rng: np.random.Generator) -> Example:
     """Cut audio at a frame drawn at random; what is short ends in silence."""
-    audio = unpack(blob)[0]["audio"]
+    audio = opened(blob)[0]["audio"]
     length = settings.frames * HOP
     start = HOP * int(rng.integers(0, max(len(audio) - length, 0) // HOP + 1))
     piece = audio[start : start + length]
     return {"audio": np.pad(piece, (0, length - len(piece)))}
 
 
-def cut_codec(settings: ClipData, blob: bytes, rng: np.random.Generator) -> Example:
+def cut_codec(settings: ClipData, blob: bytes | Span, rng: np.random.Generator) -> Example:
     """Cut frames and draw the rolls of what sounds in them.
 
     Returns:
@@ -79,8 +80,8 @@ def cut_codec(settings: ClipData, blob: bytes, rng: np.random.Generator) -> Exam
         frame_roll [F, 128, 3] of query_category (EVERYTHING or one) and query_percussion;
         clean, whether the clip is a target of synthesis (see training/clips.py).
     """
-    arrays, facts = unpack(blob)
-    score = score_of(arrays, facts)
+    arrays, facts = opened(blob)
+    score = score_of({name: a for name, a in arrays.items() if name.startswith("track_")}, facts)
     latent = arrays["latent"]
     start = int(rng.integers(0, max(len(latent) - settings.frames, 0) + 1))
     latent = latent[start : start + settings.frames]

@@ -15,6 +15,7 @@ import numpy as np
 
 from mfm_jax.mesh import MeshConfig, batch_share, make_mesh
 from mfm_jax.records import shards
+from mfm_jax.spans import Spans
 
 Mix = str | dict[str, float]  # a folder of records; or several, each with its share of the examples
 Example = dict[str, Any]
@@ -64,16 +65,13 @@ def folders_of(mix: Mix) -> dict[str, float]:
 
 
 def sources_of(mix: Mix) -> list[tuple[Any, float]]:
-    """Open the shards of a mix: records by index, with their weights."""
-    return [
-        (grain.sources.ArrayRecordDataSource(shards(folder)), weight)
-        for folder, weight in folders_of(mix).items()
-    ]
+    """Open the shards of a mix: places of records by index, for `spans.opened`, with their weights."""
+    return [(Spans(shards(folder)), weight) for folder, weight in folders_of(mix).items()]
 
 
 def batches(
     sources: Sequence[tuple[Any, float]],
-    cut: Callable[[bytes, np.random.Generator], Example],
+    cut: Callable[[Any, np.random.Generator], Example],
     settings: Any,
     epochs: int | None = None,
     share: Share | None = None,

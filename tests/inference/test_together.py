@@ -83,6 +83,7 @@ def pieces(weights):
     return made(None, range(5)), made(together, range(5)), [moved[n] for n in range(5)]
 
 
+@pytest.mark.slow
 def test_generated_in_batches_is_what_is_generated_alone(pieces):
     alone, batched, moved = pieces
     for a, b, c in zip(alone, batched, moved, strict=True):
@@ -94,6 +95,7 @@ def test_generated_in_batches_is_what_is_generated_alone(pieces):
             assert np.array_equal(one.notes, other.notes)
 
 
+@pytest.mark.slow
 def test_recordings_in_batches(weights):
     rng = np.random.default_rng(0)
     waves = [rng.normal(0, 0.1, 20_000 + 7_000 * n).astype(np.float32) for n in range(3)]

@@ -20,7 +20,8 @@ from mfm_jax.config import build as build_config
 from mfm_jax.config import config, to_dict
 from mfm_jax.models.codec import CodecConfig, MidiAudioCodec
 from mfm_jax.music.captions import caption
-from mfm_jax.music.facts import measure
+from mfm_jax.music.facts import Facts as Measured
+from mfm_jax.music.facts import key_scores, measure
 from mfm_jax.music.instruments import CATEGORIES, DRUMS, category_instrument, instrument_of
 from mfm_jax.music.notes import Notes, Score, Track
 from mfm_jax.music.roll import ticks_roll
@@ -65,6 +66,8 @@ class EncodeConfig:
         passes: stretches of each training piece, each arranged and transposed anew; held-out pieces get one.
         max_beats: longest stretch.
         captions: descriptions of each stretch.
+        tonic: pitch class to which every stretch is transposed, for a generator that writes in one key only
+            (its `tonic`); None transposes by any interval.
         per_shard: pieces in a shard.
     """
 
@@ -73,6 +76,7 @@ class EncodeConfig:
     passes: int = 1
     max_beats: int = 256
     captions: int = 3
+    tonic: int | None = None
     per_shard: int = 64
 
 
@@ -85,7 +89,7 @@ class Arranged(NamedTuple):
     transposed: int
 
 
-def arrange(score: Score, max_beats: int, rng: np.random.Generator) -> Arranged:
+def arrange(score: Score, max_beats: int, rng: np.random.Generator, tonic: int | None = None) -> Arranged:
     """Draw a stretch that begins with a bar, other instruments, a transposition, sometimes drums."""
     total = int(np.ceil(score.end / TICKS_PER_BEAT))
     start = 0
@@ -97,12 +101,20 @@ def arrange(score: Score, max_beats: int, rng: np.random.Generator) -> Arranged:
         score = score.crop(start * TICKS_PER_BEAT, end * TICKS_PER_BEAT)
     score = dataclasses.replace(score, tracks=_orchestrated(score.tracks, rng)).quantise()
     shift = int(rng.integers(-5, 7))
+    if tonic is not None:
+        shift = (tonic - _tonic_of(score) + 6) % 12 - 6
     score = score.transpose(shift)
     drums = any(track.instrument.is_drum for track in score.tracks)
     if not drums and len(score.tracks) > 0 and rng.random() < 0.2:
         kit = Track(instrument_of(0, True), drum_part(score.tempo, score.end, rng))
         score = dataclasses.replace(score, tracks=(*score.tracks, kit)).quantise()
     return Arranged(score, start, total, shift)
+
+
+def _tonic_of(score: Score) -> int:
+    """Give the pitch class of the likeliest tonic, however narrowly; 0 without pitched notes."""
+    pitched = [track.notes for track in score.tracks if not track.instrument.percussion and len(track.notes)]
+    return int(np.argmax(key_scores(np.concatenate(pitched)))) % 12 if pitched else 0
 
 
 def _orchestrated(tracks: tuple[Track, ...], rng: np.random.Generator) -> tuple[Track, ...]:
@@ -269,7 +281,7 @@ def encode_piece(
     Raises:
         ValueError: the stretch is too short or silent.
     """
-    arranged = arrange(score, settings.max_beats, rng)
+    arranged = arrange(score, settings.max_beats, rng, settings.tonic)
     piece = arranged.score
     n_beats = int(np.ceil(piece.end / TICKS_PER_BEAT))
     if n_beats < 8 or piece.n_notes < 8:
@@ -292,6 +304,13 @@ def encode_piece(
         "transposed": arranged.transposed,
         "instruments": sorted(parts),
         "measured": measured.to_json(),
-        "captions": [caption(measured, rng) for _ in range(settings.captions)],
+        "captions": [caption(_renamed(measured, settings, rng), rng) for _ in range(settings.captions)],
     }
     return arrays, kept
+
+
+def _renamed(measured: Measured, settings: EncodeConfig, rng: np.random.Generator) -> Measured:
+    """Where all music has one tonic, let captions name any: prompts will, and the music is moved to it."""
+    if settings.tonic is None or measured.key.tonic is None:
+        return measured
+    return dataclasses.replace(measured, key=measured.key._replace(tonic=int(rng.integers(12))))

@@ -25,6 +25,7 @@ class Conditions(NamedTuple):
         key: pitch class of the tonic, plus 12 for minor; 24 unknown [B].
         density: note onsets per beat [B].
         polyphony: mean number of notes sounding where any sounds [B].
+        register: mean MIDI pitch [B].
         beats: length of the whole piece in quarter notes [B].
     """
 
@@ -37,6 +38,7 @@ class Conditions(NamedTuple):
     key: Int[Array, " B"]
     density: Float[Array, " B"]
     polyphony: Float[Array, " B"]
+    register: Float[Array, " B"]
     beats: Float[Array, " B"]
 
 
@@ -53,6 +55,7 @@ def unknown(batch: int, text_width: int, tokens: int) -> Conditions:
         key=jnp.full((batch,), UNKNOWN_KEY),
         density=zero,
         polyphony=zero,
+        register=zero,
         beats=zero,
     )
 
@@ -115,4 +118,7 @@ class ConditionEncoder(nn.Module):
         )
         text = nn.Dense(self.width, use_bias=False, name="text")(c.text_pooled)
         x = nn.Dense(self.width, name="controls")(numbers) + text + embedding
+        pitch = jnp.stack([c.register > 0, jnp.where(c.register > 0, (c.register - 64) / 6, 0.0)], -1)
+        # Came later: it begins at zero, so that earlier weights mean what they did.
+        x += nn.Dense(self.width, use_bias=False, kernel_init=nn.initializers.zeros, name="register")(pitch)
         return nn.Dense(self.width, name="out")(nn.gelu(x))

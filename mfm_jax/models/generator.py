@@ -39,7 +39,12 @@ class LevelConfig:
 
 @config
 class GeneratorConfig:
-    """Sizes of the three levels and of what they read."""
+    """Sizes of the three levels and of what they read.
+
+    Attributes:
+        tonic: pitch class on which all the music is that this generator learnt and writes: who asks for
+            another key moves its notes. None: it writes in every key.
+    """
 
     section: LevelConfig
     beat: LevelConfig
@@ -52,6 +57,7 @@ class GeneratorConfig:
     section_hidden: int = 192
     section_noise: float = 0.5
     max_sections: int = 64
+    tonic: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse levels whose widths do not meet."""
@@ -91,10 +97,14 @@ class Level(nn.Module):
         return jax.tree.map(lambda a, b: jnp.where(_like(count > 0, a), a, b), state, empty)
 
     def __call__(
-        self, features: Float[Array, "B T E"], state: StackState | None
+        self,
+        features: Float[Array, "B T E"],
+        state: StackState | None,
+        more: Float[Array, "B T D"] | None = None,
     ) -> tuple[Float[Array, "B T D"], StackState]:
-        """Advance T steps."""
-        return self.stack(self.inputs(features), state)
+        """Advance T steps; `more` is added to the features once they are as wide as the stack."""
+        x = self.inputs(features)
+        return self.stack(x if more is None else x + more, state)
 
 
 def _like(flag: Bool[Array, " B"], a: Float[Array, "L B *N"]) -> Bool[Array, "..."]:
@@ -191,6 +201,9 @@ class BeatXLSTM(nn.Module):
         c = self.config
         self.conditions = ConditionEncoder(c.condition_width, name="conditions")
         self.level = Level(c.beat.xlstm, name="level")
+        self.echo = nn.Dense(
+            c.beat.xlstm.width, use_bias=False, kernel_init=nn.initializers.zeros, name="echo"
+        )
         self.density = GroupedMixture(c.beat.mixture, name="density")
 
     def features(
@@ -205,6 +218,13 @@ class BeatXLSTM(nn.Module):
         """What a step reads: the beats just before, one bar and four bars ago, its section, its place."""
         told = jnp.broadcast_to(condition[:, None], (*before.shape[:2], condition.shape[-1]))
         return jnp.concatenate([before, bar_before, phrase_before, section, place, told], -1)
+
+
+    def heard(
+        self, two_bars: Float[Array, "B N D"], eight_bars: Float[Array, "B N D"]
+    ) -> Float[Array, "B N E"]:
+        """What a step reads of the same place two and eight bars ago, for `Level`: themes come back."""
+        return self.echo(jnp.concatenate([two_bars, eight_bars], -1))
 
 
 class TickXLSTM(nn.Module):
@@ -318,7 +338,9 @@ class Generator(nn.Module):
             section,
             place_features(plan, conditions.beats),
         )
-        hidden, _ = net.level(features, net.level.read(conditions.text_tokens, conditions.text_mask))
+        echo = net.heard(delay(beats, 2 * plan.lag), delay(beats, 8 * plan.lag))
+        state = net.level.read(conditions.text_tokens, conditions.text_mask)
+        hidden, _ = net.level(features, state, echo)
         return net.density(hidden, beats)
 
     def tick_log_prob(

@@ -206,14 +206,15 @@ def _write_beat(
         remembered(state, state.lag),
         remembered(state, 4 * state.lag),
         state.vector[:, None],
+        net.beat.heard(remembered(state, 2 * state.lag), remembered(state, 8 * state.lag)),
     ]
     place = place_features(plan, state.beats)
     if sampling.guidance is not None:
         features = [jnp.concatenate([f, f]) for f in features]
         place = jnp.concatenate([place, place_features(plan, jnp.zeros_like(state.beats))])
-    before, bar_before, phrase_before, section = features
+    before, bar_before, phrase_before, section, echo = features
     inputs = net.beat.features(told, before, bar_before, phrase_before, section, place)
-    hidden, level = net.beat.level(inputs, state.beat_level)
+    hidden, level = net.beat.level(inputs, state.beat_level, echo)
     hidden, without = hidden[:batch, 0], hidden[batch:, 0]
     if sampling.guidance is not None:
         hidden = without + sampling.guidance * (hidden - without)

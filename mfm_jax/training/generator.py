@@ -113,6 +113,14 @@ def rotate(params: Params, wide: Float[np.ndarray, "M W"], width: int) -> Params
     }
 
 
+def _overlaid(fresh: Params, earlier: Params) -> Params:
+    """Take what earlier weights have, and the fresh draw for inputs that have come since."""
+    return {
+        name: _overlaid(tree, earlier.get(name, {})) if isinstance(tree, dict) else earlier.get(name, tree)
+        for name, tree in fresh.items()
+    }
+
+
 @config
 class PriorLoss:
     """Weights of the negative log likelihoods (nats a section, a beat, a tick)."""
@@ -145,7 +153,8 @@ class PriorObjective:
         plan = Plan(*(one[f][:, :n] if one[f].ndim > 1 else one[f] for f in Plan._fields))
         conditions = Conditions(*(one[f"wish_{f}"] for f in Conditions._fields))
         drawn = jax.jit(self.model.init)(rng, conditions, plan, one["tick_z"].astype(jnp.float32))["params"]
-        return {part: tree for part, tree in drawn.items() if part != "coder"}
+        levels = {part: tree for part, tree in drawn.items() if part != "coder"}
+        return levels if self.begin is None else _overlaid(levels, self.begin)
 
     def whole(self, params: Params) -> Params:
         """Join the levels with the beat coder: the parameters of `Generator`."""

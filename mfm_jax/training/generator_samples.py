@@ -91,6 +91,7 @@ def wishes_like(stretches: Sequence[Stretch], beats: int, text: Text | None = No
         key=jnp.array([key_number(f) for f in facts]),
         density=jnp.array([f.density or 0.0 for f in facts]),
         polyphony=jnp.array([f.polyphony or 0.0 for f in facts]),
+        register=jnp.array([f.register or 0.0 for f in facts]),
         beats=jnp.full((n,), float(beats)),
     )
 

@@ -160,6 +160,7 @@ class BatchConfig:
         tick_batch, tick_beats: examples (the first of the batch) and beats of the tick level's.
         drop: share of examples without a given control, drawn for each control alone.
         drop_text: share without text.
+        drop_key: share without key: rarer, for a key that is seldom told is soon not heard.
         drop_all: share without any wish but instruments and metre.
         ahead: batches prepared while the step runs.
         threads: that prepare them.
@@ -173,6 +174,7 @@ class BatchConfig:
     tick_beats: int = 8
     drop: float = 0.35
     drop_text: float = 0.25
+    drop_key: float = 0.15
     drop_all: float = 0.1
     ahead: int = 2
     threads: int = 1
@@ -303,7 +305,7 @@ def _wishes(s: Stretch, text: Text, settings: BatchConfig, rng: np.random.Genera
     instruments = np.zeros(N_CATEGORIES, np.float32)
     if rng.random() > 0.05:
         instruments[list(s.categories)] = 1
-    key = key_number(m) if said() else UNKNOWN_KEY
+    key = key_number(m) if said(settings.drop_key) else UNKNOWN_KEY
     metre = m.metre if m.metre and rng.random() > 0.2 else (0, 0)
     return {
         "text_pooled": told * text.pooled[row],
@@ -315,6 +317,7 @@ def _wishes(s: Stretch, text: Text, settings: BatchConfig, rng: np.random.Genera
         "key": np.int32(key),
         "density": np.float32(m.density if m.density and said() else 0),
         "polyphony": np.float32(m.polyphony if m.polyphony and said() else 0),
+        "register": np.float32(m.register if m.register and said() else 0),
         "beats": np.float32(s.total if said(0.15) else 0),
     }
 

@@ -65,6 +65,11 @@ class CoderObjective:
         wide = self._code(params, z, method="encode_wide")
         wide = wide + self.noise * jax.random.normal(rng, wide.shape)
         made = self._code(params, shift(wide), wide, method="decode_wide")
+        return self._compared(made, z, batch)
+
+    def _compared(
+        self, made: Float[Array, "B N K D"], z: Float[Array, "B N K D"], batch: Batch
+    ) -> tuple[Batch, Batch]:
         # The first beat's predecessor is unknown here: it is context only.
         truth = jax.lax.stop_gradient(self._decode(params, z, batch))[:, TICKS_PER_BEAT:]
         guess = self._decode(params, made, batch)[:, TICKS_PER_BEAT:]
@@ -94,6 +99,37 @@ class CoderObjective:
             variables, flat, batch["category"], batch["percussion"], method="decode_roll"
         )
         return roll
+
+
+class DecoderObjective(CoderObjective):
+    """Train the decoder of a rotated beat coder on the few directions that the BeatXLSTM writes.
+
+    The encoder stays, and with it the meaning of every beat latent. `decode_wide` has learnt from all
+    directions and loses a quarter of the onsets on those that are kept.
+    """
+
+    def __init__(
+        self, model: GeneratorConfig, loss: CoderLoss, codec: CodecConfig, codec_params: Params, coder: Params
+    ) -> None:
+        """Take the frozen codec and the rotated coder."""
+        super().__init__(model, loss, codec, codec_params, coder)
+        self.kept = {name: tree for name, tree in coder.items() if not name.startswith("decoder")}
+        self.decoder_only = {name: tree for name, tree in coder.items() if name.startswith("decoder")}
+
+    def init(self, rng: Array, batch: Batch) -> Params:
+        """Go on from the decoder."""
+        return self.decoder_only
+
+    def losses(self, params: Params, batch: Batch, rng: Array, step: Array) -> tuple[Batch, Batch]:
+        """As for the coder; latents get noise of a width drawn for each example."""
+        z = batch["z"].astype(jnp.float32)
+        whole = {**self.kept, **params}
+        beats = jax.lax.stop_gradient(self._code(whole, z, method="encode"))
+        width, draw = jax.random.split(rng)
+        noise = self.noise * jax.random.uniform(width, (z.shape[0], 1, 1))
+        beats = beats + noise * jax.random.normal(draw, beats.shape)
+        made = self._code(whole, shift(beats), beats, method="decode")
+        return self._compared(made, z, batch)
 
 
 def rotate(params: Params, wide: Float[np.ndarray, "M W"], width: int) -> Params:

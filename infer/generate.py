@@ -18,11 +18,12 @@ from pathlib import Path
 
 from mfm_jax.cli import Parser
 from mfm_jax.config import build
-from mfm_jax.inference.generation import Wish, generate, understand
+from mfm_jax.inference.generation import generate
 from mfm_jax.inference.jobs import add_options, job_of, run
 from mfm_jax.inference.manifest import Item, open_manifest
 from mfm_jax.inference.outputs import staged
 from mfm_jax.inference.pieces import Piece
+from mfm_jax.inference.planning import Wish, understand
 
 
 def main() -> int:

@@ -94,8 +94,14 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--instruments", help="such as 'piano, cello'")
     command.add_argument("--temperature", type=_number(0.05, 2, ""), default=1.0, help="how bold (1)")
     command.add_argument(
-        "--guidance", type=_number(0, 10, ""), default=1.0, help="nearness to the prompt (1)"
+        "--guidance", type=_number(0, 10, ""), help="nearness to the prompt (1; 2 with --negative)"
     )
+    command.add_argument("--density", type=_number(0.1, 40, "notes a beat"), help="notes a beat")
+    command.add_argument("--register", metavar="WHERE", help="high, low or a mean MIDI pitch")
+    command.add_argument(
+        "--truncation", type=_number(0.05, 1, ""), default=1.0, help="share of likely choices kept (1: all)"
+    )
+    command.add_argument("--negative", metavar="PROMPT", help="what the music shall not be")
 
     command = _command(commands, "synthesise", "MIDI files -> audio")
     command.add_argument("files", nargs="+", metavar="FILE.mid", type=Path)

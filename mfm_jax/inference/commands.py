@@ -13,10 +13,10 @@ from mfm_jax.inference import live as performing
 from mfm_jax.inference import workflows
 from mfm_jax.inference.controls import Knobs, Turn
 from mfm_jax.inference.engine import Engine, keep_compiled_code
-from mfm_jax.inference.generation import Wish, seeds_of, understand
 from mfm_jax.inference.generation import generate as generate_pieces
 from mfm_jax.inference.outputs import refuse_overwriting, slug, staged, stems, write_json, write_notes_csv
 from mfm_jax.inference.picture import draw, sketch
+from mfm_jax.inference.planning import Wish, seeds_of, understand
 from mfm_jax.inference.rave import FrozenRave
 from mfm_jax.inference.streaming import open_stream
 from mfm_jax.inference.tape import BLOCK, blocks_of, check, write_blocks
@@ -40,11 +40,30 @@ def generate(
     metre: str | None,
     instruments: str | None,
     temperature: float,
-    guidance: float,
+    guidance: float | None,
+    density: float | None,
+    register: str | None,
+    truncation: float,
+    negative: str | None,
 ) -> None:
-    """Write a folder for each prompt."""
-    wish = Wish(seconds, bars, tempo, key, metre, instruments, temperature, guidance)
+    """Write a folder for each prompt; what was understood is said on standard error."""
+    wish = Wish(
+        seconds,
+        bars,
+        tempo,
+        key,
+        metre,
+        instruments,
+        temperature,
+        guidance,
+        density,
+        register,
+        truncation,
+        negative,
+    )
     plans = understand(prompts, wish)
+    for plan in plans:
+        print(f"{slug(plan.prompt)}: {plan.understood()}", file=sys.stderr)
     engine = _engine(model)
     names = numbered([slug(prompt) for prompt in prompts])
     made = generate_pieces(engine, plans, seeds_of(prompts, seed), wish)

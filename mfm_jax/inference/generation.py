@@ -1,161 +1,110 @@
 """Prompts to music: the wishes are read, the generator writes z, the codec gives its score and its sound."""
 
-from collections import Counter
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
-from mfm_jax.axes import TICKS_PER_BEAT, Params
+from mfm_jax.axes import TICKS_PER_BEAT
 from mfm_jax.inference.engine import Engine
 from mfm_jax.inference.pieces import Piece
-from mfm_jax.inference.settling import settled
+from mfm_jax.inference.planning import Plan, Wish, key_to_write, seeds_of, understand
+from mfm_jax.inference.settling import Settled, settled, trimmed
 from mfm_jax.inference.workflows import facts_of, perform
-from mfm_jax.models.conditions import UNKNOWN_KEY, Conditions, bar_lag, bar_ticks
-from mfm_jax.models.generator import GeneratorConfig
-from mfm_jax.models.generator_sampling import Sampling, Seeds, start, write
-from mfm_jax.models.generator_sampling import seeds_of as keys_of
-from mfm_jax.models.generator_state import GeneratorState
-from mfm_jax.music.instruments import Instrument, category_instrument
-from mfm_jax.music.notes import Score
-from mfm_jax.music.prompt import Controls, parse_prompt
-from mfm_jax.music.tempo import TempoMap
+from mfm_jax.inference.writing import ROWS, batches, write_latents
+from mfm_jax.music.modes import CLEAR, lead, pitched
+from mfm_jax.music.notes import ON, PITCH, Score
 
-DEFAULT_SECONDS = 20.0
-DEFAULT_TEMPO = 100.0  # quarter notes a minute
-DEFAULT_METRE = (4, 4)
-RING_SECONDS = 1.5  # for the last notes to die away: part of a length in seconds, added to one in bars
-CHUNK_BEATS = 16  # written by one call: compiled once for any length
-DRAFTS, DRAFT_STRIDE = 4, 1_000_003  # at most so many, with seeds so far apart
-ENOUGH = 0.7  # fullness with which a draft is taken
-PIANO, STRINGS = 1, 4  # categories that play when nothing is asked for
+__all__ = ["Plan", "Wish", "generate", "seeds_of", "understand"]
+
+DRAFTS, DRAFT_STRIDE = 4, 1_000_003  # so many of each piece, with seeds so far apart
+ENOUGH = 0.7  # fullness that is not improved on
+TYPICAL = 5.0  # notes a beat that a draft is held to where no density is asked for
 
 
-class Wish(NamedTuple):
-    """Arguments beside the prompts; what is not None wins over a prompt."""
+class Written(NamedTuple):
+    """The draft that was taken."""
 
-    seconds: float | None = None
-    bars: int | None = None
-    tempo: float | None = None
-    key: str | None = None
-    metre: str | None = None
-    instruments: str | None = None
-    temperature: float = 1.0
-    guidance: float = 1.0
+    settled: Settled
+    draft: int
 
 
-class Plan(NamedTuple):
-    """A prompt understood: nothing is left open."""
+def generate(
+    engine: Engine, plans: Sequence[Plan], seeds: Sequence[int], wish: Wish, rows: int = ROWS
+) -> Iterator[Piece]:
+    """Write pieces, `rows` drafts at a time (see `write_latents`), and perform one after another."""
+    for group in batches(plans, max(1, rows // DRAFTS)):
+        some, own = [plans[i] for i in group], [seeds[i] for i in group]
+        for plan, seed, written in zip(some, own, best_drafts(engine, some, own, wish, rows)):
+            facts = facts_of(engine, "generate", **_told(plan, seed, wish), draft=written.draft)
+            facts["notes_moved"] = written.settled.moved
+            made = perform(engine, written.settled.z, plan.tempo, plan.instruments, facts, plan.seconds)
+            yield dataclasses.replace(made, score=trimmed(made.score, plan)).piece()
 
-    prompt: str
-    controls: Controls
-    tempo: TempoMap
-    instruments: list[Instrument]
-    n_beats: int
-    seconds: float  # of sound
+
+def _told(plan: Plan, seed: int, wish: Wish) -> dict[str, Any]:
+    """What it takes to make a piece again, and what was understood."""
+    told = {
+        "prompt": plan.prompt,
+        "seed": seed,
+        "understood": plan.understood(),
+        "controls": plan.controls.to_json(),
+        "tempo": plan.tempo.bpm[0],
+        "metre": "/".join(map(str, plan.tempo.metre_at(0))),
+        "instruments": [instrument.name for instrument in plan.instruments],
+        "beats": plan.n_beats,
+        "seconds": plan.seconds,
+        "temperature": wish.temperature,
+        "truncation": wish.truncation,
+        "guidance": wish.strength,
+        "negative": wish.negative,
+    }
+    if len(plan.parts) > 1:
+        told["passages"] = [{"bar": p.passage.bar, **p.controls.to_json()} for p in plan.parts]
+    return told
 
 
-def understand(prompts: Sequence[str], wish: Wish) -> list[Plan]:
-    """Read prompts and lay the arguments over them.
+def best_drafts(
+    engine: Engine, plans: Sequence[Plan], seeds: Sequence[int], wish: Wish, rows: int = ROWS
+) -> Iterator[Written]:
+    """Write `DRAFTS` of each plan and take the one that keeps best to what was asked for.
 
-    Raises:
-        ValueError: no prompt, an empty or endless one, or a control out of range.
+    Now and then a draw is nearly silent, leaves an instrument out, or wanders to another key. The seeds of
+    the drafts follow from the piece's own; the first is that seed itself.
     """
-    if isinstance(prompts, str):
-        raise ValueError("prompts must be a list of texts, such as ['a calm piano waltz']")
-    plans = []
-    for prompt in prompts:
-        if not prompt.strip():
-            raise ValueError("empty prompt: say what to play, such as 'a calm piano waltz in G major'")
-        controls = parse_prompt(prompt).override(
-            tempo=wish.tempo,
-            key=wish.key,
-            metre=wish.metre,
-            instruments=wish.instruments,
-            seconds=wish.seconds,
-            bars=wish.bars,
-        )
-        plans.append(_plan(prompt, controls))
-    return plans
-
-
-def _plan(prompt: str, controls: Controls) -> Plan:
-    bpm = controls.tempo or DEFAULT_TEMPO
-    metre = controls.metre or DEFAULT_METRE
-    bar = bar_ticks(metre) / TICKS_PER_BEAT  # quarter notes
-    beat_seconds = 60 / bpm
-    if controls.bars is not None:
-        n_beats = int(np.ceil(controls.bars * bar))
-        seconds = controls.bars * bar * beat_seconds + RING_SECONDS
-    else:
-        seconds = controls.seconds or DEFAULT_SECONDS
-        n_beats = max(1, int(seconds / beat_seconds + 1e-6))
-        whole_bars = int(np.ceil(int(n_beats / bar) * bar))
-        if whole_bars and seconds - whole_bars * beat_seconds <= RING_SECONDS:
-            n_beats = whole_bars
-    excluded = {instrument.category for instrument in controls.excluded}
-    fallback = category_instrument(PIANO if PIANO not in excluded else STRINGS)
-    tempo = TempoMap.constant(bpm, metre)
-    return Plan(prompt, controls, tempo, list(controls.instruments) or [fallback], n_beats, seconds)
-
-
-def seeds_of(prompts: Sequence[str], seed: int | Sequence[int]) -> list[int]:
-    """Give each prompt its seed: place in the list does not matter, and a repeated prompt gets the next seed.
-
-    Raises:
-        ValueError: a list of seeds of another length.
-    """
-    if not isinstance(seed, int):
-        if len(seed) != len(prompts):
-            raise ValueError(f"{len(seed)} seeds for {len(prompts)} prompts: give one, or one for each")
-        return [int(value) for value in seed]
-    earlier: Counter[str] = Counter()
-    seeds = []
-    for prompt in prompts:
-        seeds.append((seed + earlier[prompt]) % 2**31)
-        earlier[prompt] += 1
-    return seeds
-
-
-def generate(engine: Engine, plans: Sequence[Plan], seeds: Sequence[int], wish: Wish) -> Iterator[Piece]:
-    """Write and perform one piece after another."""
+    many = [plan for plan in plans for _ in range(DRAFTS)]
+    each = [(seed + n * DRAFT_STRIDE) % 2**31 for seed in seeds for n in range(DRAFTS)]
+    written = write_latents(engine, many, each, wish, rows)
     for plan, seed in zip(plans, seeds):
-        z = best_draft(engine, plan, seed, wish)
-        facts = facts_of(
-            engine,
-            "generate",
-            prompt=plan.prompt,
-            seed=seed,
-            controls=plan.controls.to_json(),
-            tempo=plan.tempo.bpm[0],
-            metre="/".join(map(str, plan.tempo.metre_at(0))),
-            instruments=[instrument.name for instrument in plan.instruments],
-            beats=plan.n_beats,
-            seconds=plan.seconds,
-            temperature=wish.temperature,
-            guidance=wish.guidance,
-        )
-        yield perform(engine, z, plan.tempo, plan.instruments, facts, plan.seconds).piece()
+        # Where no key is asked for, a generator that writes on one tonic shall not always end there.
+        tonic = int(np.random.default_rng(seed).integers(12))
+        drafts = [settled(engine, next(written), plan, tonic) for _ in range(DRAFTS)]
+        notes = [max(d.score.n_notes, 1) for d in drafts]
+        marks = [mark(d.score, plan, tonic) - d.moved / n for d, n in zip(drafts, notes)]
+        best = int(np.argmax(marks))
+        yield Written(drafts[best], best)
 
 
-def best_draft(engine: Engine, plan: Plan, seed: int, wish: Wish) -> np.ndarray:
-    """Write drafts until one has enough notes in every instrument asked for -> its settled z, or the best.
-
-    Now and then a draw is nearly silent or leaves an instrument out. The first draft is that of the seed.
-    """
-    best, most = None, -1.0
-    for draft in range(DRAFTS):
-        written = write_latent(engine, plan, (seed + draft * DRAFT_STRIDE) % 2**31, wish)
-        score, z = settled(engine, written, plan.tempo, plan.instruments, plan.controls.key)
-        value = fullness(score, plan.n_beats)
-        if value > most:
-            best, most = z, value
-        if value >= ENOUGH:
-            break
-    assert best is not None
-    return best
+def mark(score: Score, plan: Plan, tonic: int) -> float:
+    """Say how well a draft keeps to its plan: 2 for sounding throughout, less for each wish that it misses."""
+    if not score.n_notes:
+        return -10.0
+    value = 2 * min(fullness(score, plan.n_beats), ENOUGH) / ENOUGH
+    for part, end in zip(plan.parts, plan.ends):
+        share = (end - part.beat) / plan.n_beats
+        notes = pitched(score)
+        beat = notes[:, ON] / TICKS_PER_BEAT
+        here = notes[(beat >= part.beat) & (beat < end)]
+        asked = part.controls
+        count = max(len(here), 1) / (end - part.beat)
+        away = abs(np.log2(count / (asked.density or TYPICAL)))
+        value -= share * min(away, 2.0) * (0.5 if asked.density else 0.2)
+        if asked.key.mode is not None and len(here):
+            value += share * 5 * min(lead(here, key_to_write(part, tonic)), CLEAR)
+        if asked.register is not None and len(here):
+            value -= share * min(abs(float(here[:, PITCH].mean()) - asked.register), 12.0) / 12
+    return float(value)
 
 
 def fullness(score: Score, n_beats: int) -> float:
@@ -168,70 +117,3 @@ def fullness(score: Score, n_beats: int) -> float:
         for on, off in track.notes[:, :2] / TICKS_PER_BEAT:
             sounding[int(on) : int(np.ceil(off))] = 1
     return float(playing * sounding[:n_beats].mean())
-
-
-def write_latent(engine: Engine, plan: Plan, seed: int, wish: Wish) -> np.ndarray:
-    """Write the z of a plan, float32 [n_beats * 12, 64]: chunk by chunk, the state carried on."""
-    config, params = engine.generator.module.config, engine.generator.params
-    conditions = _conditions(engine, plan)
-    metre = plan.tempo.metre_at(0)
-    ticks = bar_ticks(metre)
-    keys = keys_of([seed])
-    bar, lag = jnp.array([ticks], jnp.float32), jnp.array([bar_lag(ticks)])
-    guidance = None if wish.guidance == 1 else wish.guidance
-    guided = guidance is not None
-    state = engine.run(_started, (config, guided), params, conditions, bar, lag, keys)
-    sampling = Sampling(temperature=wish.temperature, guidance=guidance)
-    parts = []
-    for _ in range(0, plan.n_beats, CHUNK_BEATS):
-        given = conditions, state, keys, sampling
-        z, state = engine.run(_written, (config, CHUNK_BEATS), params, *given)
-        parts.append(np.asarray(z[0]))
-    return np.concatenate(parts)[: plan.n_beats * TICKS_PER_BEAT]
-
-
-def _started(
-    config: GeneratorConfig, guided: bool, params: Params, conditions: Conditions, *given: Any
-) -> GeneratorState:
-    return start(config, params, conditions, *given, guided=guided)
-
-
-def _written(
-    config: GeneratorConfig,
-    n_beats: int,
-    params: Params,
-    conditions: Conditions,
-    state: GeneratorState,
-    seeds: Seeds,
-    sampling: Sampling,
-) -> tuple[Array, GeneratorState]:
-    music, after = write(config, params, conditions, state, seeds, n_beats, sampling)
-    return music.z, after
-
-
-def _conditions(engine: Engine, plan: Plan) -> Conditions:
-    """Put a plan into the generator's terms, a batch of one."""
-    config = engine.generator.module.config
-    text = engine.text([plan.prompt], config.text_tokens)
-    hot = np.zeros((1, 19), np.float32)
-    hot[0, [instrument.category for instrument in plan.instruments]] = 1
-    key = plan.controls.key
-    number = UNKNOWN_KEY
-    if key.tonic is not None:
-        number = key.tonic + (12 if key.mode == "minor" else 0)
-
-    def one(value: float | int | None) -> Array:
-        return jnp.array([value or 0.0], jnp.float32)
-
-    return Conditions(
-        text_pooled=jnp.asarray(text.pooled),
-        text_tokens=jnp.asarray(text.tokens),
-        text_mask=jnp.asarray(text.mask),
-        instruments=jnp.asarray(hot),
-        tempo=one(plan.tempo.bpm[0]),
-        metre=jnp.array([plan.tempo.metre_at(0)], jnp.float32),
-        key=jnp.array([number]),
-        density=one(plan.controls.density),
-        polyphony=one(None),
-        beats=one(plan.n_beats),
-    )

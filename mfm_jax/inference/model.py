@@ -5,8 +5,9 @@ from pathlib import Path
 
 from mfm_jax.inference import workflows
 from mfm_jax.inference.engine import Engine
-from mfm_jax.inference.generation import Wish, generate, seeds_of, understand
+from mfm_jax.inference.generation import generate
 from mfm_jax.inference.pieces import Piece
+from mfm_jax.inference.planning import Wish, seeds_of, understand
 from mfm_jax.inference.tape import Source
 from mfm_jax.music.notes import Score
 
@@ -44,13 +45,18 @@ class MusicModel:
         key: str | None = None,
         metre: str | None = None,
         instruments: str | None = None,
+        density: Number | None = None,
+        register: str | Number | None = None,
         temperature: Number = 1.0,
-        guidance: Number = 1.0,
+        truncation: Number = 1.0,
+        guidance: Number | None = None,
+        negative: str | None = None,
     ) -> list[Piece]:
         """Write music for prompts. Arguments win over what a prompt says.
 
         Args:
-            prompts: what to play, in words.
+            prompts: what to play, in words; `warm:1.5` weighs a word, `0:calm piano | 16:full strings`
+                changes with the bar.
             seed: one for all, or one for each. A prompt that is repeated gets the next seeds.
             seconds: length; 20 unless the prompt says otherwise.
             bars: length in bars instead.
@@ -58,14 +64,29 @@ class MusicModel:
             key: such as "G major".
             metre: such as "3/4".
             instruments: such as "piano, cello".
+            density: notes a beat.
+            register: "high", "low" or a mean MIDI pitch.
             temperature: below 1 safer, above 1 bolder.
-            guidance: above 1 keeps closer to the prompt.
+            truncation: below 1 leaves the unlikeliest choices out: the share of the probability that is kept.
+            guidance: above 1 keeps closer to the prompt; 1 unless given, 2 with a negative prompt.
+            negative: what the music shall not be.
 
         Raises:
             ValueError: an empty or endless prompt, or a control out of range.
         """
         wish = Wish(
-            _float(seconds), bars, _float(tempo), key, metre, instruments, float(temperature), float(guidance)
+            _float(seconds),
+            bars,
+            _float(tempo),
+            key,
+            metre,
+            instruments,
+            float(temperature),
+            _float(guidance),
+            _float(density),
+            None if register is None else str(register),
+            float(truncation),
+            negative,
         )
         plans = understand(prompts, wish)
         return list(generate(self.engine, plans, seeds_of(prompts, seed), wish))

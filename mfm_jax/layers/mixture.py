@@ -1,9 +1,12 @@
 """Mixture-density output: a vector drawn group by group, each group a mixture of diagonal Gaussians.
 
-The recipe is GIVT's (arXiv 2312.02116): continuous latents, a mixture of Gaussians at the output, temperature
-at sampling. One diagonal mixture over 64 or more dimensions averages over modes, so the vector is cut into
-groups and each group is conditioned on those before it: a small autoregression inside one step.
+The recipe is GIVT's (arXiv 2312.02116): continuous latents, a mixture of Gaussians at the output,
+temperature at sampling, guidance on densities. One diagonal mixture over 64 or more dimensions
+averages over modes, so the vector is cut into groups and each group is conditioned on those before it: a
+small autoregression inside one step.
 """
+
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -13,6 +16,24 @@ from jaxtyping import Array, Float, Key
 from mfm_jax.config import config
 
 LOG_TWO_PI = 1.8378770664093453
+PROPOSALS = 12  # draws from each of the two densities, among which guidance chooses
+
+
+class Draw(NamedTuple):
+    """How freely to draw.
+
+    Attributes:
+        temperature: of the choice of a Gaussian; below 1 the likely ones come more often.
+        spread: factor on the Gaussians' standard deviations (without the training noise).
+        truncation: the likeliest Gaussians that make up this share are kept, others left out; 1 keeps all.
+    """
+
+    temperature: Float[Array, ""] | float = 1.0
+    spread: Float[Array, ""] | float = 1.0
+    truncation: Float[Array, ""] | float = 1.0
+
+
+DRAW = Draw()
 
 
 @config
@@ -52,15 +73,59 @@ def mixture_sample(
     logits: Float[Array, " K"],
     mean: Float[Array, "K S"],
     scale: Float[Array, "K S"],
-    temperature: Float[Array, ""] | float,
-    spread: Float[Array, ""] | float,
+    how: Draw = DRAW,
 ) -> Float[Array, " S"]:
-    """Draw one vector [S]: `temperature` is that of the choice of Gaussian, `spread` scales its width."""
+    """Draw one vector [S]."""
     pick, draw = jax.random.split(key)
-    chosen = jax.random.categorical(pick, logits / jnp.maximum(temperature, 1e-3))
+    chosen = jax.random.categorical(pick, _kept(logits / jnp.maximum(how.temperature, 1e-3), how.truncation))
     noise = jax.random.normal(draw, mean.shape[1:])
     which = jax.nn.one_hot(chosen, logits.shape[0], dtype=mean.dtype)
-    return which @ mean + which @ scale * noise * spread
+    return which @ mean + which @ scale * noise * how.spread
+
+
+def _kept(logits: Float[Array, " K"], share: Float[Array, ""] | float) -> Float[Array, " K"]:
+    """Refuse the least likely choices beyond a share of the probability; the likeliest always stays."""
+    chances = jax.nn.softmax(logits)
+    likelier = chances[None, :] > chances[:, None]
+    before = (likelier * chances[None, :]).sum(1)
+    return jnp.where(before < share, logits, -jnp.inf)
+
+
+def guided_sample(
+    key: Key[Array, ""],
+    given: tuple[Float[Array, " K"], Float[Array, "K S"], Float[Array, "K S"]],
+    without: tuple[Float[Array, " K"], Float[Array, "K S"], Float[Array, "K S"]],
+    guidance: Float[Array, ""] | float,
+    noise: float,
+    how: Draw = DRAW,
+) -> Float[Array, " S"]:
+    """Draw one vector [S] from p_given^g p_without^(1 - g): classifier-free guidance of densities.
+
+    GIVT (arXiv 2312.02116, "density-based CFG") rejects proposals of a wider mixture. Here a fixed number of
+    draws of both densities is weighed by target over proposal, and one is picked (importance resampling), so
+    that the work is the same at every step. Of one key, a stronger guidance picks the same draw or one that
+    the wishes favour more.
+
+    Args:
+        key: random.
+        given: logits, means and scales with the wishes.
+        without: those without them.
+        guidance: 1 is `given`, 0 `without`, above 1 leans further.
+        noise: standard deviation that the densities include and draws leave out.
+        how: temperature, spread and truncation of the draws.
+    """
+    draw, pick = jax.random.split(key)
+    keys = jax.random.split(draw, (2, PROPOSALS))
+    many = jax.vmap(mixture_sample, in_axes=(0, None, None, None, None))
+    draws = jnp.concatenate([many(keys[0], *given, how), many(keys[1], *without, how)])
+
+    def log_density(m: tuple[Array, Array, Array]) -> Float[Array, " N"]:
+        scale = jnp.sqrt(m[2] ** 2 + noise**2)
+        return jax.vmap(lambda x: mixture_log_prob(x, m[0], m[1], scale))(draws)
+
+    wanted, plain = log_density(given), log_density(without)
+    weights = guidance * wanted + (1 - guidance) * plain - jnp.logaddexp(wanted, plain)
+    return draws[jax.random.categorical(pick, weights)]
 
 
 def split_outputs(
@@ -122,35 +187,43 @@ class GroupedMixture(nn.Module):
         self,
         hidden: Float[Array, "B D"],
         keys: Key[Array, " B"],
-        temperature: Float[Array, ""] | float = 1.0,
-        spread: Float[Array, ""] | float = 1.0,
+        how: Draw = DRAW,
         base: Float[Array, "B W"] | None = None,
+        without: Float[Array, "B D"] | None = None,
+        guidance: Float[Array, ""] | float = 1.0,
     ) -> Float[Array, "B W"]:
         """Draw one vector per example with its own key, so that a batch draws what each example would alone.
 
         Args:
             hidden: features [B, D].
             keys: one random key per example [B].
-            temperature: of the choice among components.
-            spread: factor on every component's standard deviation (without the training noise).
+            how: how freely.
             base: added to the means [B, W].
+            without: features of the same step without the wishes [B, D], for guidance.
+            guidance: how far to lean towards `hidden` from `without`.
         """
         c = self.config
         carry = self.carry.reshape(self.groups, c.group, self.groups * c.hidden)
         head, bias = self.head, self.bias
-        start = self.trunk(hidden)
+        # With and without the wishes: both see the same groups drawn.
+        start = jnp.stack([self.trunk(h) for h in (hidden, without) if h is not None])
         split_keys = jax.vmap(lambda key: jax.random.split(key, self.groups))(keys)
 
         def one(g: Array, carried: tuple[Array, Array]) -> tuple[Array, Array]:
             features, drawn = carried
-            inner = nn.gelu(jax.lax.dynamic_slice_in_dim(features, g * c.hidden, c.hidden, axis=1))
-            logits, mean, scale = split_outputs(inner @ head[g] + bias[g][None], c.components)
-            x = jax.vmap(mixture_sample, in_axes=(0, 0, 0, 0, None, None))(
-                split_keys[:, g], logits, mean, scale, temperature, spread
-            )
+            inner = nn.gelu(jax.lax.dynamic_slice_in_dim(features, g * c.hidden, c.hidden, axis=2))
+            mixtures = [split_outputs(i @ head[g] + bias[g][None], c.components) for i in inner]
+            if without is None:
+                x = jax.vmap(lambda k, *m: mixture_sample(k, *m, how))(split_keys[:, g], *mixtures[0])
+            else:
+                x = jax.vmap(lambda k, a, b: guided_sample(k, a, b, guidance, c.noise, how))(
+                    split_keys[:, g], *mixtures
+                )
             if base is not None:
                 x = x + jax.lax.dynamic_slice_in_dim(base, g * c.group, c.group, axis=1)
-            return features + x @ carry[g], jax.lax.dynamic_update_slice_in_dim(drawn, x, g * c.group, axis=1)
+            return features + (x @ carry[g])[None], jax.lax.dynamic_update_slice_in_dim(
+                drawn, x, g * c.group, axis=1
+            )
 
         drawn = jnp.zeros((hidden.shape[0], c.width), hidden.dtype)
         return jax.lax.fori_loop(0, self.groups, one, (start, drawn))[1]

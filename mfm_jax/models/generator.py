@@ -219,7 +219,6 @@ class BeatXLSTM(nn.Module):
         told = jnp.broadcast_to(condition[:, None], (*before.shape[:2], condition.shape[-1]))
         return jnp.concatenate([before, bar_before, phrase_before, section, place, told], -1)
 
-
     def heard(
         self, two_bars: Float[Array, "B N D"], eight_bars: Float[Array, "B N D"]
     ) -> Float[Array, "B N E"]:

@@ -25,31 +25,35 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from mfm_jax.axes import TICKS_PER_BEAT, Params
+from mfm_jax.layers.mixture import Draw
 from mfm_jax.layers.xlstm import StackState
 from mfm_jax.models.conditions import Conditions
 from mfm_jax.models.generator import Generator, GeneratorConfig, tick_context
 from mfm_jax.models.generator_state import (
     SAMPLING,
+    Course,
     GeneratorState,
     Music,
     Sampling,
     Seeds,
-    doubled,
     folded,
+    halves,
+    joined,
     pick,
     remembered,
     seeds_of,
+    twice,
     wishless,
 )
 from mfm_jax.models.plan import MAX_SECTION, N_FACTS, RING, Plan, place_features
 
-__all__ = ["Music", "Sampling", "Seeds", "seeds_of", "start", "wishless", "write"]
+__all__ = ["Course", "Music", "Sampling", "Seeds", "seeds_of", "start", "wishless", "write"]
 
 SHORTEST = 4  # beats of a section
 REFUSED = -1e9
 
 
-@functools.partial(jax.jit, static_argnames=("config", "guided"))
+@functools.partial(jax.jit, static_argnames=("config",))
 def start(
     config: GeneratorConfig,
     params: Params,
@@ -57,7 +61,7 @@ def start(
     bar_ticks: Float[Array, " B"],
     lag: Int[Array, " B"],
     seeds: Seeds,
-    guided: bool = False,
+    without: Conditions | None = None,
 ) -> GeneratorState:
     """Read the text, choose how many sections there shall be, and stand before the first beat.
 
@@ -68,15 +72,15 @@ def start(
         bar_ticks: ticks in a bar (`conditions.bar_ticks`).
         lag: beats after which the same place in the bar returns (`conditions.bar_lag`).
         seeds: keys of the levels.
-        guided: the state serves a `Sampling` with guidance.
+        without: what guidance leans away from: `wishless(conditions)`, or a prompt of what shall not be.
     """
     model = Generator(config)
 
     def read(net: Generator) -> tuple[StackState, StackState, StackState, Array]:
-        for_beat = doubled(conditions) if guided else conditions
+        both = joined(conditions, without)
         return (
-            net.section.level.read(conditions.text_tokens, conditions.text_mask),
-            net.beat.level.read(for_beat.text_tokens, for_beat.text_mask),
+            net.section.level.read(both.text_tokens, both.text_mask),
+            net.beat.level.read(both.text_tokens, both.text_mask),
             net.tick.level.read(conditions.text_tokens, conditions.text_mask),
             net.counter(conditions),
         )
@@ -116,17 +120,17 @@ def start(
 
 def _write_section(
     net: Generator,
-    conditions: Conditions,
     told: Array,
     state: GeneratorState,
     seeds: Seeds,
     sampling: Sampling,
+    fresh: Array,
 ) -> GeneratorState:
-    """Draw the next section where the present one is finished."""
+    """Draw the next section where the present one is finished, or a fresh passage begins."""
+    guided = told.shape[0] > state.passed.shape[0]
     number = state.section + 1
     keys = jax.vmap(functools.partial(jax.random.split, num=3))(folded(seeds.section, number))
-    features = net.section.features(
-        told,
+    seen = (
         state.vector[:, None],
         state.label[:, None],
         state.length[:, None],
@@ -135,15 +139,19 @@ def _write_section(
         jnp.maximum(state.n_sections, number + 1).astype(float),
         state.beats,
     )
+    features = net.section.features(told, *(twice(x, guided) for x in seen))
     hidden, level = net.section.level(features, state.section_level)
-    label = pick(keys[:, 0], net.section.label(hidden)[:, 0], sampling.temperature)
-    hidden = net.section.given_label(hidden, label[:, None])
-    logits = net.section.length(hidden)[:, 0] + _length_rules(state, number)
+    batch = state.passed.shape[0]
+    label = pick(keys[:, 0], net.section.label(hidden)[:batch, 0], sampling.temperature)
+    hidden = net.section.given_label(hidden, twice(label, guided)[:, None])
+    logits = net.section.length(hidden)[:batch, 0] + _length_rules(state, number)
     length = 1.0 + pick(keys[:, 1], logits, sampling.temperature)
-    hidden = net.section.given_length(hidden, length[:, None])[:, 0]
-    vector = net.section.density.sample(hidden, keys[:, 2], sampling.temperature, sampling.section_spread)
-    due = state.position >= state.length
-    fresh = state._replace(
+    hidden = net.section.given_length(hidden, twice(length, guided)[:, None])[:, 0]
+    how = Draw(sampling.temperature, sampling.section_spread, sampling.truncation)
+    asked, plain = halves(hidden, guided)
+    vector = net.section.density.sample(asked, keys[:, 2], how, without=plain, guidance=sampling.guidance)
+    due = (state.position >= state.length) | fresh
+    drawn = state._replace(
         section_level=level,
         vector=vector,
         label=label,
@@ -156,10 +164,10 @@ def _write_section(
     def choose(new: Array, old: Array, axis: int) -> Array:
         shape = [1] * new.ndim
         shape[axis] = -1
-        return jnp.where(due.reshape(shape), new, old)
+        return jnp.where(twice(due, new.shape[axis] > batch).reshape(shape), new, old)
 
-    chosen = jax.tree.map(lambda a, b: choose(a, b, 1), fresh.section_level, state.section_level)
-    changed: dict[str, Any] = {n: choose(getattr(fresh, n), getattr(state, n), 0) for n in SECTION_FIELDS}
+    chosen = jax.tree.map(lambda a, b: choose(a, b, 1), drawn.section_level, state.section_level)
+    changed: dict[str, Any] = {n: choose(getattr(drawn, n), getattr(state, n), 0) for n in SECTION_FIELDS}
     return state._replace(section_level=chosen, **changed)
 
 
@@ -188,6 +196,7 @@ def _write_beat(
     """Draw the next beat -> its latent, the z that its decoder proposes [B, 12, D], the state."""
     c = net.config
     batch = state.passed.shape[0]
+    guided = told.shape[0] > batch
     plan = Plan(
         section=state.section[:, None],
         position=state.position[:, None],
@@ -207,19 +216,15 @@ def _write_beat(
         remembered(state, 4 * state.lag),
         state.vector[:, None],
         net.beat.heard(remembered(state, 2 * state.lag), remembered(state, 8 * state.lag)),
+        place_features(plan, state.beats),
     ]
-    place = place_features(plan, state.beats)
-    if sampling.guidance is not None:
-        features = [jnp.concatenate([f, f]) for f in features]
-        place = jnp.concatenate([place, place_features(plan, jnp.zeros_like(state.beats))])
-    before, bar_before, phrase_before, section, echo = features
+    before, bar_before, phrase_before, section, echo, place = (twice(f, guided) for f in features)
     inputs = net.beat.features(told, before, bar_before, phrase_before, section, place)
     hidden, level = net.beat.level(inputs, state.beat_level, echo)
-    hidden, without = hidden[:batch, 0], hidden[batch:, 0]
-    if sampling.guidance is not None:
-        hidden = without + sampling.guidance * (hidden - without)
+    asked, plain = halves(hidden[:, 0], guided)
     keys = folded(seeds.beat, state.passed.astype(int))
-    beat = net.beat.density.sample(hidden, keys, sampling.temperature, sampling.beat_spread)
+    how = Draw(sampling.temperature, sampling.beat_spread, sampling.truncation)
+    beat = net.beat.density.sample(asked, keys, how, without=plain, guidance=sampling.guidance)
     proposal = net.coder.decode(state.before[:, None], beat[:, None])[:, 0]
     slot = jax.nn.one_hot(state.passed.astype(int) % RING, RING)[..., None]
     state = state._replace(
@@ -252,7 +257,7 @@ def _write_ticks(
         hidden = hidden[:, 0]
         base = proposed + net.tick.residual(hidden)
         now = folded(keys, jnp.full((batch,), tick))
-        z = net.tick.density.sample(hidden, now, 1.0, sampling.tick_spread, base)
+        z = net.tick.density.sample(hidden, now, Draw(spread=sampling.tick_spread), base)
         return z, level
 
     def body(carried: tuple[Array, StackState], inputs: tuple[Array, Array, Array]) -> Any:
@@ -264,6 +269,17 @@ def _write_ticks(
     return jnp.moveaxis(ticks, 0, 1), state._replace(tick_before=last, tick_level=level)
 
 
+def _steady(state: GeneratorState, n_beats: int) -> Course:
+    """The course of a piece that asks for the same throughout."""
+    shape = (*state.passed.shape, n_beats)
+    return Course(
+        jnp.ones((1, *shape)),
+        jnp.zeros(shape, bool),
+        jnp.broadcast_to(state.bar[:, None], shape),
+        jnp.broadcast_to(state.lag[:, None], shape),
+    )
+
+
 @functools.partial(jax.jit, static_argnames=("config", "n_beats"))
 def write(
     config: GeneratorConfig,
@@ -273,44 +289,52 @@ def write(
     seeds: Seeds,
     n_beats: int,
     sampling: Sampling = SAMPLING,
+    without: Conditions | None = None,
+    course: Course | None = None,
 ) -> tuple[Music, GeneratorState]:
     """Write `n_beats` beats from `state` on.
 
     Args:
         config: of the generator.
         params: of the generator.
-        conditions: as given to `start`.
+        conditions: as given to `start`, or K such batches one after the other, for a `course`.
         state: from `start` or from an earlier call.
         seeds: as given to `start`.
         n_beats: how many.
         sampling: how freely.
+        without: as given to `start`.
+        course: what changes from beat to beat.
 
     Returns:
         The music and the state after it. Writing n then m beats is the same as writing n + m.
 
     Raises:
-        ValueError: guidance with a state that was not started for it, or the other way round.
+        ValueError: `without` for a state that was not started with it, or the other way round.
     """
-    guided = jax.tree.leaves(state.beat_level)[0].shape[1] > state.passed.shape[0]
-    if guided != (sampling.guidance is not None):
-        raise ValueError(
-            f"guidance={sampling.guidance} but the state was started with guided={guided}: they go together"
-        )
+    batch = state.passed.shape[0]
+    guided = jax.tree.leaves(state.beat_level)[0].shape[1] > batch
+    if guided != (without is not None):
+        raise ValueError(f"the state was started with guided={guided}: give `without` to both or to neither")
     model = Generator(config)
     call: Callable[..., Any] = functools.partial(model.apply, {"params": params})
 
-    def encode(net: Generator) -> tuple[Array, Array, Array]:
-        return (
-            net.section.conditions(conditions),
-            net.beat.conditions(doubled(conditions) if guided else conditions),
-            net.tick.conditions(conditions),
-        )
+    def encode(net: Generator, wishes: Conditions) -> tuple[Array, Array, Array]:
+        return net.section.conditions(wishes), net.beat.conditions(wishes), net.tick.conditions(wishes)
 
-    told = call(method=encode)
-    for_section, for_beat, for_tick = told
+    wanted = [told.reshape(-1, batch, told.shape[-1]) for told in call(conditions, method=encode)]
+    unwanted = [told[:batch] for told in call(without, method=encode)] if without is not None else None
 
-    def body(state: GeneratorState, _: None) -> tuple[GeneratorState, tuple[Array, ...]]:
-        state = call(conditions, for_section, state, seeds, sampling, method=_write_section)
+    def told_at(shares: Array) -> list[Array]:
+        """What each level is told at a beat; the first two, when guided, also without the wishes."""
+        told = [jnp.einsum("kbc,kb->bc", told, shares) for told in wanted]
+        if unwanted is None:
+            return told
+        return [*(jnp.concatenate(pair) for pair in zip(told[:2], unwanted[:2])), told[2]]
+
+    def body(state: GeneratorState, now: Course) -> tuple[GeneratorState, tuple[Array, ...]]:
+        for_section, for_beat, for_tick = told_at(now.shares)
+        state = state._replace(bar=now.bar, lag=now.lag, phase=jnp.where(now.fresh, 0.0, state.phase))
+        state = call(for_section, state, seeds, sampling, now.fresh, method=_write_section)
         here = (state.section, state.label, state.position, state.length, state.vector)
         tempo = 100 * 2 ** (state.vector[:, config.section_width] / 4)
         keys = folded(seeds.tick, state.passed.astype(int))
@@ -318,6 +342,9 @@ def write(
         z, state = _write_ticks(call, for_tick, beat, proposal, state, keys, sampling)
         return state, (z, beat, *here, tempo)
 
-    state, (z, *rest) = jax.lax.scan(body, state, None, length=n_beats)
+    by_beat = jax.tree.map(
+        lambda a: jnp.moveaxis(a, -1, 0), _steady(state, n_beats) if course is None else course
+    )
+    state, (z, *rest) = jax.lax.scan(body, state, by_beat)
     z = jnp.moveaxis(z, 0, 1).reshape(z.shape[1], n_beats * TICKS_PER_BEAT, -1)
     return Music(z, *(jnp.moveaxis(a, 0, 1) for a in rest)), state

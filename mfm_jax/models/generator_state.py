@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from mfm_jax.layers.xlstm import StackState
 from mfm_jax.models.conditions import UNKNOWN_KEY, Conditions
@@ -28,26 +28,46 @@ class Sampling(NamedTuple):
         section_spread: factor on the width of the sections' Gaussians.
         beat_spread: of the beats'.
         tick_spread: of the ticks'; they are nearly decided by their beat.
-        guidance: how far to lean towards text and controls: above 1 more than plain, 0 not at all. None is
-            plain sampling; a number asks for a state from `start(.., guided=True)`, whose beats remember
-            twice: with the wishes and without.
+        truncation: share of the probability that the Gaussians kept at each choice make up, the likeliest
+            first; of sections and beats.
+        guidance: how far to lean towards text and controls, away from `without`: 1 is plain, 0 not at all.
+            Only where `start` and `write` are given `without`.
     """
 
     temperature: Float[Array, ""] | float = 1.0
     section_spread: Float[Array, ""] | float = 0.8
     beat_spread: Float[Array, ""] | float = 0.9
     tick_spread: Float[Array, ""] | float = 0.3
-    guidance: Float[Array, ""] | float | None = None
+    truncation: Float[Array, ""] | float = 1.0
+    guidance: Float[Array, ""] | float = 1.0
 
 
 SAMPLING = Sampling()
 
 
+class Course(NamedTuple):
+    """What changes from beat to beat; N beats.
+
+    Attributes:
+        shares: of each of K sets of conditions in what is asked for; each beat's sum to 1.
+        fresh: where a passage begins: a new section, and a new bar.
+        bar: ticks in a bar.
+        lag: beats after which the same place in the bar comes again.
+    """
+
+    shares: Float[Array, "K B N"]
+    fresh: Bool[Array, "B N"]
+    bar: Float[Array, "B N"]
+    lag: Int[Array, "B N"]
+
+
 class GeneratorState(NamedTuple):
     """All that the generator remembers; the size does not depend on how much it has written."""
 
-    section_level: StackState
-    beat_level: StackState  # when guided, twice the batch: with the wishes, then without
+    section_level: (
+        StackState  # this and the next: when guided, twice the batch: with the wishes, then without
+    )
+    beat_level: StackState
     tick_level: StackState
     vector: Float[Array, "B W"]  # of the section being written
     label: Int[Array, " B"]
@@ -94,10 +114,22 @@ def wishless(conditions: Conditions) -> Conditions:
     )
 
 
-def doubled(conditions: Conditions) -> Conditions:
-    """The wishes, then the same batch without them."""
-    both = (conditions, wishless(conditions))
-    return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), *both)
+def joined(conditions: Conditions, without: Conditions | None) -> Conditions:
+    """The wishes, then the same batch without them (or nothing)."""
+    if without is None:
+        return conditions
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), conditions, without)
+
+
+def twice(x: Array, guided: bool) -> Array:
+    """Both halves of a guided batch read the same."""
+    return jnp.concatenate([x, x]) if guided else x
+
+
+def halves(x: Array, guided: bool) -> tuple[Array, Array | None]:
+    """With the wishes, and without them where guided."""
+    middle = x.shape[0] // 2
+    return (x[:middle], x[middle:]) if guided else (x, None)
 
 
 def folded(keys: Key[Array, " B"], number: Int[Array, " B"]) -> Key[Array, " B"]:

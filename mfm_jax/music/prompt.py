@@ -26,6 +26,7 @@ V = TypeVar("V")
 MAX_PROMPT = 2_000  # characters
 MAX_SECONDS = 7_200.0
 MAX_BARS = 4_096
+MAX_DENSITY = 40.0  # notes a beat
 
 _NUMBER = r"\d+(?:\.\d+)?"
 _COUNTS = "one two three four five six seven eight nine ten eleven twelve".split()
@@ -98,6 +99,8 @@ class Controls:
         instruments: str | None = None,
         seconds: int | float | None = None,
         bars: int | None = None,
+        density: int | float | None = None,
+        register: str | int | float | None = None,
     ) -> "Controls":
         """Lay arguments over what the prompt states: arguments win, and are never 'implied'.
 
@@ -120,6 +123,10 @@ class Controls:
             changes |= {"seconds": _checked("length", seconds, 0.5, MAX_SECONDS, "seconds"), "bars": None}
         if bars is not None:
             changes |= {"bars": int(_checked("length", bars, 1.0, float(MAX_BARS), "bars")), "seconds": None}
+        if density is not None:
+            changes["density"] = _checked("density", density, 0.1, MAX_DENSITY, "notes a beat")
+        if register is not None:
+            changes["register"] = parse_register(register)
         implied = tuple(name for name in self.implied if name not in changes)
         return dataclasses.replace(self, **changes, implied=implied)
 
@@ -138,6 +145,23 @@ class Controls:
             "implied": list(self.implied),
         }
         return {name: value for name, value in shown.items() if value not in (None, [])}
+
+
+def parse_register(value: str | int | float) -> float:
+    """Read a register given as an argument: a word such as 'high', or a mean MIDI pitch.
+
+    Raises:
+        ValueError: for another word, or a pitch out of range.
+    """
+    if isinstance(value, str) and value.strip().lower() in REGISTER_WORDS:
+        return REGISTER_WORDS[value.strip().lower()].value
+    try:
+        pitch = float(value)
+    except ValueError:
+        raise ValueError(
+            f"register {value[:40]!r}: must be high, low or a mean MIDI pitch such as 60"  # type: ignore[index]
+        ) from None
+    return _checked("register", pitch, 24.0, 108.0, "as a mean MIDI pitch")
 
 
 def parse_prompt(text: str) -> Controls:

@@ -18,7 +18,7 @@ from mfm_jax.config import build, config
 from mfm_jax.models.codec import CodecConfig, MidiAudioCodec
 from mfm_jax.models.conditions import Conditions, bar_lag
 from mfm_jax.models.generator import GeneratorConfig
-from mfm_jax.models.generator_sampling import Sampling, seeds_of, start, write
+from mfm_jax.models.generator_sampling import Sampling, seeds_of, start, wishless, write
 from mfm_jax.music.facts import find_key
 from mfm_jax.music.instruments import DRUMS, category_instrument, instrument_of
 from mfm_jax.music.midi import write_midi
@@ -37,7 +37,7 @@ class SampleConfig:
     Attributes:
         count: pieces.
         beats: length of each.
-        temperature, section_spread, beat_spread, tick_spread, guidance: see `Sampling`.
+        temperature, section_spread, beat_spread, tick_spread, truncation, guidance: see `Sampling`.
         onset: probability from which an onset is a note.
         active: probability below which a note ends.
     """
@@ -49,7 +49,8 @@ class SampleConfig:
     section_spread: float = 0.8
     beat_spread: float = 0.9
     tick_spread: float = 0.3
-    guidance: float | None = None
+    truncation: float = 1.0
+    guidance: float = 1.0
     onset: float = 0.5
     active: float = 0.3
 
@@ -121,12 +122,12 @@ def draw(
         settings.section_spread,
         settings.beat_spread,
         settings.tick_spread,
+        settings.truncation,
         settings.guidance,
     )
-    state = start(
-        model, params, conditions, jnp.asarray(bar), jnp.asarray(lag), seeds, settings.guidance is not None
-    )
-    music, _ = write(model, params, conditions, state, seeds, settings.beats, sampling)
+    without = None if settings.guidance == 1 else wishless(conditions)
+    state = start(model, params, conditions, jnp.asarray(bar), jnp.asarray(lag), seeds, without)
+    music, _ = write(model, params, conditions, state, seeds, settings.beats, sampling, without)
     z = np.asarray(music.z)
     return [
         Sampled(

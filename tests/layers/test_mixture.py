@@ -3,7 +3,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mfm_jax.layers.mixture import GroupedMixture, MixtureConfig, mixture_log_prob, mixture_sample
+from mfm_jax.layers.mixture import (
+    Draw,
+    GroupedMixture,
+    MixtureConfig,
+    guided_sample,
+    mixture_log_prob,
+    mixture_sample,
+)
 
 CONFIG = MixtureConfig(width=6, group=2, components=3, hidden=8, noise=0.1)
 
@@ -30,9 +37,36 @@ def test_samples_follow_the_mixture():
     logits, mean = jnp.log(jnp.array([0.25, 0.75])), jnp.array([[-2.0], [3.0]])
     scale = jnp.array([[0.1], [0.5]])
     keys = jax.random.split(jax.random.key(0), 4000)
-    x = jax.vmap(lambda key: mixture_sample(key, logits, mean, scale, 1.0, 1.0))(keys)[:, 0]
+    x = jax.vmap(lambda key: mixture_sample(key, logits, mean, scale))(keys)[:, 0]
     assert np.isclose((x < 0).mean(), 0.25, atol=0.03)
     assert np.isclose(x[x > 0].std(), 0.5, atol=0.03)
+
+
+def test_truncation_leaves_out_the_unlikely():
+    logits, mean = jnp.log(jnp.array([0.3, 0.6, 0.1])), jnp.array([[-5.0], [0.0], [5.0]])
+    keys = jax.random.split(jax.random.key(0), 500)
+
+    def drawn(share):
+        how = Draw(spread=0.1, truncation=share)
+        return jax.vmap(lambda key: mixture_sample(key, logits, mean, jnp.ones((3, 1)), how))(keys)[:, 0]
+
+    assert (drawn(1.0) > 3).any()
+    assert set(np.round(np.asarray(drawn(0.85)) / 5)) == {-1, 0}
+    assert set(np.round(np.asarray(drawn(0.5)) / 5)) == {0}
+
+
+def test_guidance_tilts_the_density():
+    """Of two Gaussians, p^g q^(1 - g) is one of known mean; a stronger guidance never draws less of it."""
+    here, there = jnp.array([[0.5]]), jnp.array([[0.0]])
+    one, unit = jnp.zeros(1), jnp.ones((1, 1))
+    keys = jax.random.split(jax.random.key(0), 4000)
+
+    def drawn(g):
+        return jax.vmap(lambda k: guided_sample(k, (one, here, unit), (one, there, unit), g, 0.0))(keys)[:, 0]
+
+    by_strength = [drawn(g) for g in (0.0, 1.0, 2.0)]
+    assert np.allclose([x.mean() for x in by_strength], [0.0, 0.5, 1.0], atol=0.1)
+    assert (by_strength[2] >= by_strength[1]).all()
 
 
 def test_each_group_depends_on_earlier_groups_only(head):
@@ -56,7 +90,7 @@ def test_drawn_vectors_agree_with_the_density(head):
     """A draw without spread sits on means that the parallel density puts there."""
     module, variables, hidden = head
     keys = jax.random.split(jax.random.key(3), 2)
-    x = module.apply(variables, hidden, keys, 1.0, 0.0, method="sample")
+    x = module.apply(variables, hidden, keys, Draw(spread=0.0), method="sample")
     here = module.apply(variables, hidden, x)
     near = [
         module.apply(variables, hidden, x + d) for d in 0.5 * jax.random.normal(jax.random.key(4), (8, 2, 6))

@@ -62,10 +62,10 @@ def generate(
         negative,
     )
     plans = understand(prompts, wish)
-    for plan in plans:
-        print(f"{slug(plan.prompt)}: {plan.understood()}", file=sys.stderr)
     engine = _engine(model)
     names = numbered([slug(prompt) for prompt in prompts])
+    for name, plan in zip(names, plans):
+        print(f"{name}: {plan.understood()}", file=sys.stderr)
     made = generate_pieces(engine, plans, seeds_of(prompts, seed), wish)
     with staged(out) as scratch:
         for name, piece in zip(names, made):

@@ -87,7 +87,7 @@ def best_drafts(
 
 
 def mark(score: Score, plan: Plan, tonic: int) -> float:
-    """Say how well a draft keeps to its plan: 2 for sounding throughout, less for each wish that it misses."""
+    """Say how well a draft keeps to its plan: 2 for sounding throughout, less for each wish missed."""
     if not score.n_notes:
         return -10.0
     value = 2 * min(fullness(score, plan.n_beats), ENOUGH) / ENOUGH

@@ -61,34 +61,33 @@ def _batch(engine: Engine, plans: Sequence[Plan], seeds: Sequence[int], wish: Wi
     without = None if wish.strength == 1 else _without(engine, first, wish)
     sampling = Sampling(temperature=wish.temperature, truncation=wish.truncation, guidance=wish.strength)
     n_beats = -(-max(plan.n_beats for plan in plans) // CHUNK_BEATS) * CHUNK_BEATS
-    course = jax.tree.map(lambda *a: np.stack(a, -2), *(_course(plan, n_beats) for plan in plans))
-    bar, lag = jnp.asarray(course.bar[:, 0]), jnp.asarray(course.lag[:, 0])
-    state = start(config, params, first, bar, lag, keys, without)
+    course = jax.tree.map(lambda *a: jnp.concatenate(a, -2), *(_course(plan, n_beats) for plan in plans))
+    state = start(config, params, first, course.bar[:, 0], course.lag[:, 0], keys, without)
     chunks = []
     for begin in range(0, n_beats, CHUNK_BEATS):
-        here = jax.tree.map(lambda a, b=begin: jnp.asarray(a[..., b : b + CHUNK_BEATS]), course)
-        now = here if n_parts > 1 else None
+        now = Course(*(a[..., begin : begin + CHUNK_BEATS] for a in course)) if n_parts > 1 else None
         music, state = write(config, params, conditions, state, keys, CHUNK_BEATS, sampling, without, now)
         chunks.append(np.asarray(music.z))
     return np.concatenate(chunks, 1)
 
 
 def _course(plan: Plan, n_beats: int) -> Course:
-    """What changes from beat to beat of one plan; arrays without a batch axis."""
+    """What changes from beat to beat of one plan, a batch of one."""
     beats = np.arange(n_beats, dtype=np.float32)
-    begins = np.array([part.beat for part in plan.parts])
+    begins = [part.beat for part in plan.parts]
     arrived = [np.ones(n_beats, np.float32)]
     for begin in begins[1:]:
         arrived.append(np.clip((beats - begin + FADE_BEATS + 1) / (FADE_BEATS + 1), 0, 1))
     arrived.append(np.zeros(n_beats, np.float32))
     shares = np.stack([own * (1 - after) for own, after in itertools.pairwise(arrived)])
-    ticks = [bar_ticks(plan.tempo.metre_at(b * TICKS_PER_BEAT)) for b in begins]
+    shares /= shares.sum(0, keepdims=True)
+    ticks = [bar_ticks(plan.tempo.metre_at(begin * TICKS_PER_BEAT)) for begin in begins]
     part = np.searchsorted(begins, beats, side="right") - 1
     return Course(
-        shares / shares.sum(0),
-        np.isin(beats, begins[1:]),
-        np.array(ticks, np.float32)[part],
-        np.array([bar_lag(t) for t in ticks], np.int32)[part],
+        jnp.asarray(shares[:, None]),
+        jnp.asarray(np.isin(beats, begins[1:])[None]),
+        jnp.asarray(np.array(ticks, np.float32)[part][None]),
+        jnp.asarray(np.array([bar_lag(t) for t in ticks], np.int32)[part][None]),
     )
 
 
@@ -112,7 +111,7 @@ def conditions_of(engine: Engine, plans: Sequence[Plan], part: int) -> Condition
         key=jnp.array([key_number(own.controls.key, config.tonic) for own in parts]),
         density=numbers([own.controls.density for own in parts]),
         register=numbers([_register_to_write(own, config.tonic) for own in parts]),
-        beats=numbers([plan.n_beats for plan in plans]),
+        beats=numbers([float(plan.n_beats) for plan in plans]),
     )
 
 
@@ -159,9 +158,10 @@ def _without(engine: Engine, conditions: Conditions, wish: Wish) -> Conditions:
 
 def key_number(key: Key, tonic: int | None) -> int:
     """Give a key as `Conditions` writes it, to a generator that writes on one `tonic` (None: on any)."""
-    if key.mode is None or (tonic is None and key.tonic is None):
+    if key.mode is None:
         return UNKNOWN_KEY
-    return (key.tonic if tonic is None else tonic) + 12 * (key.mode == "minor")
+    on = tonic if tonic is not None else key.tonic
+    return UNKNOWN_KEY if on is None else on + 12 * (key.mode == "minor")
 
 
 def _register_to_write(part: Part, tonic: int | None) -> float | None:

@@ -214,7 +214,9 @@ class GroupedMixture(nn.Module):
             inner = nn.gelu(jax.lax.dynamic_slice_in_dim(features, g * c.hidden, c.hidden, axis=2))
             mixtures = [split_outputs(i @ head[g] + bias[g][None], c.components) for i in inner]
             if without is None:
-                x = jax.vmap(lambda k, *m: mixture_sample(k, *m, how))(split_keys[:, g], *mixtures[0])
+                x = jax.vmap(lambda k, a, b, c: mixture_sample(k, a, b, c, how))(
+                    split_keys[:, g], *mixtures[0]
+                )
             else:
                 x = jax.vmap(lambda k, a, b: guided_sample(k, a, b, guidance, c.noise, how))(
                     split_keys[:, g], *mixtures

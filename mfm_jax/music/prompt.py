@@ -154,7 +154,7 @@ def parse_register(value: str | int | float) -> float:
         ValueError: for another word, or a pitch out of range.
     """
     if isinstance(value, str) and value.strip().lower() in REGISTER_WORDS:
-        return REGISTER_WORDS[value.strip().lower()].value
+        return float(REGISTER_WORDS[value.strip().lower()].value)
     try:
         pitch = float(value)
     except ValueError:

@@ -65,11 +65,12 @@ class CoderObjective:
         wide = self._code(params, z, method="encode_wide")
         wide = wide + self.noise * jax.random.normal(rng, wide.shape)
         made = self._code(params, shift(wide), wide, method="decode_wide")
-        return self._compared(made, z, batch)
+        return self._compared(params, made, z, batch)
 
     def _compared(
-        self, made: Float[Array, "B N K D"], z: Float[Array, "B N K D"], batch: Batch
+        self, params: Params, made: Float[Array, "B N K D"], z: Float[Array, "B N K D"], batch: Batch
     ) -> tuple[Batch, Batch]:
+        """Losses and metrics of made beats beside the true ones."""
         # The first beat's predecessor is unknown here: it is context only.
         truth = jax.lax.stop_gradient(self._decode(params, z, batch))[:, TICKS_PER_BEAT:]
         guess = self._decode(params, made, batch)[:, TICKS_PER_BEAT:]
@@ -112,24 +113,24 @@ class DecoderObjective(CoderObjective):
         self, model: GeneratorConfig, loss: CoderLoss, codec: CodecConfig, codec_params: Params, coder: Params
     ) -> None:
         """Take the frozen codec and the rotated coder."""
-        super().__init__(model, loss, codec, codec_params, coder)
-        self.kept = {name: tree for name, tree in coder.items() if not name.startswith("decoder")}
-        self.decoder_only = {name: tree for name, tree in coder.items() if name.startswith("decoder")}
+        self.parts = [name for name in coder if name.startswith("decoder")]
+        super().__init__(model, loss, codec, codec_params, {name: coder[name] for name in self.parts})
+        self.frozen |= {name: tree for name, tree in coder.items() if name not in self.parts}
 
     def init(self, rng: Array, batch: Batch) -> Params:
-        """Go on from the decoder."""
-        return self.decoder_only
+        """Draw the decoder; what is known of it is laid over."""
+        drawn = super().init(rng, batch)
+        return {name: drawn[name] for name in self.parts}
 
     def losses(self, params: Params, batch: Batch, rng: Array, step: Array) -> tuple[Batch, Batch]:
         """As for the coder; latents get noise of a width drawn for each example."""
         z = batch["z"].astype(jnp.float32)
-        whole = {**self.kept, **params}
-        beats = jax.lax.stop_gradient(self._code(whole, z, method="encode"))
+        beats = self._code(params, z, method="encode")
         width, draw = jax.random.split(rng)
         noise = self.noise * jax.random.uniform(width, (z.shape[0], 1, 1))
         beats = beats + noise * jax.random.normal(draw, beats.shape)
-        made = self._code(whole, shift(beats), beats, method="decode")
-        return self._compared(made, z, batch)
+        made = self._code(params, shift(beats), beats, method="decode")
+        return self._compared(params, made, z, batch)
 
 
 def rotate(params: Params, wide: Float[np.ndarray, "M W"], width: int) -> Params:
@@ -146,14 +147,6 @@ def rotate(params: Params, wide: Float[np.ndarray, "M W"], width: int) -> Params
         **params,
         "centre": jnp.asarray(centre),
         "rotation": jnp.asarray(vectors[:, ::-1][:, :width].copy()),
-    }
-
-
-def _overlaid(fresh: Params, earlier: Params) -> Params:
-    """Take what earlier weights have, and the fresh draw for inputs that have come since."""
-    return {
-        name: _overlaid(tree, earlier.get(name, {})) if isinstance(tree, dict) else earlier.get(name, tree)
-        for name, tree in fresh.items()
     }
 
 
@@ -189,8 +182,7 @@ class PriorObjective:
         plan = Plan(*(one[f][:, :n] if one[f].ndim > 1 else one[f] for f in Plan._fields))
         conditions = Conditions(*(one[f"wish_{f}"] for f in Conditions._fields))
         drawn = jax.jit(self.model.init)(rng, conditions, plan, one["tick_z"].astype(jnp.float32))["params"]
-        levels = {part: tree for part, tree in drawn.items() if part != "coder"}
-        return levels if self.begin is None else _overlaid(levels, self.begin)
+        return {part: tree for part, tree in drawn.items() if part != "coder"}
 
     def whole(self, params: Params) -> Params:
         """Join the levels with the beat coder: the parameters of `Generator`."""

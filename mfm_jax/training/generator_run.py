@@ -20,7 +20,14 @@ from mfm_jax.models.text import TextConfig
 from mfm_jax.models.text_loading import Text as TextEmbedder
 from mfm_jax.models.text_loading import load_tokeniser
 from mfm_jax.sharding import put_parameters
-from mfm_jax.training.generator import CoderLoss, CoderObjective, PriorLoss, PriorObjective, rotate
+from mfm_jax.training.generator import (
+    CoderLoss,
+    CoderObjective,
+    DecoderObjective,
+    PriorLoss,
+    PriorObjective,
+    rotate,
+)
 from mfm_jax.training.generator_samples import SampleConfig, report
 from mfm_jax.training.loop import TrainConfig, fit
 from mfm_jax.training.pipeline import WHOLE, own_share
@@ -64,6 +71,9 @@ class GeneratorRun:
     Attributes:
         out: folder of the run: checkpoints, metrics, `generator.safetensors`.
         begin: weights to go on from (same sizes), such as those of an earlier z.
+        coder: length and optimiser of the beat coder's fit; None keeps that of `begin`.
+        decoder: of a fit of its decoder alone, once the directions are chosen; None leaves it out.
+        prior: of the levels' fit.
     """
 
     model: GeneratorConfig
@@ -74,7 +84,8 @@ class GeneratorRun:
     batches: BatchConfig = BatchConfig()
     coder_loss: CoderLoss = CoderLoss()
     prior_loss: PriorLoss = PriorLoss()
-    coder: TrainConfig = TrainConfig()
+    coder: TrainConfig | None = TrainConfig()
+    decoder: TrainConfig | None = None
     prior: TrainConfig = TrainConfig()
 
 
@@ -127,23 +138,28 @@ def _fit_coder(run: GeneratorRun, begin: Params | None) -> Params:
     if path.is_file():
         return jax.tree.map(jnp.asarray, load_weights(path).params)
     codec = load_weights(run.data.codec)
+    frozen = build(CodecConfig, codec.config), codec.params
     stretches = load_stretches(run.data.z, "train")
     print(f"{len(stretches)} stretches for the beat coder", flush=True)
-    objective = CoderObjective(
-        run.model,
-        run.coder_loss,
-        build(CodecConfig, codec.config),
-        codec.params,
-        begin["coder"] if begin else None,
-    )
-    stream = coder_batches(stretches, run.batches, run.seed, own_share(run.coder.mesh))
-    coder = fit(objective, stream, run.coder, Path(run.out) / "coder", about=_about(run))
+    known = begin["coder"] if begin else None
+    if run.coder is None and known is None:
+        raise ValueError("coder: null keeps the beat coder of `begin`, and there is none; give one or fit it")
+    if run.coder is None:
+        coder: Params = known or {}
+    else:
+        objective = CoderObjective(run.model, run.coder_loss, *frozen, known)
+        stream = coder_batches(stretches, run.batches, run.seed, own_share(run.coder.mesh))
+        coder = fit(objective, stream, run.coder, Path(run.out) / "coder", about=_about(run))
     if begin is None:  # going on keeps the directions, which the levels know
         rng = np.random.default_rng(run.seed)
         some = [stretches[i] for i in rng.permutation(len(stretches))[:400]]
         coder = rotate(
             coder, np.concatenate(summaries(run.model.coder, coder, some, wide=True)), run.model.coder.width
         )
+    if run.decoder is not None:
+        last = DecoderObjective(run.model, run.coder_loss, *frozen, coder)
+        stream = coder_batches(stretches, run.batches, run.seed, own_share(run.decoder.mesh))
+        coder = coder | fit(last, stream, run.decoder, Path(run.out) / "decoder", about=_about(run))
     save_weights(path, coder, to_dict(run.model.coder))
     return coder
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from mfm_jax.inference.generation import fullness
-from mfm_jax.inference.settling import key_shift
 from mfm_jax.music.facts import find_key
 from mfm_jax.music.instruments import instrument_of
+from mfm_jax.music.modes import in_mode, key_shift, lead
 from mfm_jax.music.notes import Score, Track
 from mfm_jax.music.words import Key
 
@@ -46,3 +46,19 @@ def test_fullness_counts_instruments_and_beats():
     assert fullness(Score((piano, silent)), 16) == 0.5
     assert fullness(Score((piano,)), 32) == 0.5
     assert fullness(Score((silent,)), 16) == 0
+
+
+@pytest.mark.parametrize(("written", "asked"), [("major", "minor"), ("minor", "major")])
+def test_the_other_mode_is_reached_by_moving_few_degrees(written, asked):
+    score = piece(2, written)
+    changed, count = in_mode(score, Key(2, asked), Key(2, asked))
+    assert find_key(changed.tracks[0].notes) == Key(2, asked)
+    assert 0 < count <= 4
+    np.testing.assert_array_equal(changed.tracks[1].notes, score.tracks[1].notes)
+
+
+def test_notes_in_the_mode_asked_for_stay():
+    score = piece(7, "minor")
+    assert lead(score.tracks[0].notes, Key(7, "minor")) > 0.1
+    assert in_mode(score, Key(7, "minor"), Key(7, "minor")) == (score, 0)
+    assert in_mode(score, Key(7), Key(7)) == (score, 0)

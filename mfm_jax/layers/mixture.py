@@ -118,8 +118,8 @@ def guided_sample(
     keys = jax.random.split(draw, (2, PROPOSALS))
     of_one = jax.vmap(mixture_sample, in_axes=(0, None, None, None, None))
     of_both = jax.vmap(of_one, in_axes=(0, 0, 0, 0, None))  # one program for both: it compiles sooner
-    both = (jnp.stack(pair) for pair in zip(given, without))
-    draws = of_both(keys, *both, how).reshape(2 * PROPOSALS, -1)
+    logits, mean, scale = (jnp.stack(pair) for pair in zip(given, without))
+    draws = of_both(keys, logits, mean, scale, how).reshape(2 * PROPOSALS, -1)
 
     def log_density(m: tuple[Array, Array, Array]) -> Float[Array, " N"]:
         scale = jnp.sqrt(m[2] ** 2 + noise**2)

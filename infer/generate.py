@@ -18,7 +18,7 @@ from pathlib import Path
 
 from mfm_jax.cli import Parser
 from mfm_jax.config import build
-from mfm_jax.inference.generation import generate
+from mfm_jax.inference.generation import DRAFTS, generate
 from mfm_jax.inference.jobs import add_options, job_of, run
 from mfm_jax.inference.manifest import Item, open_manifest
 from mfm_jax.inference.outputs import staged
@@ -41,7 +41,7 @@ def main() -> int:
 
         def make(item: Item) -> Piece:
             wish = build(Wish, {"seconds": options.seconds, **item.controls})
-            (piece,) = generate(engine, understand([item.source], wish), [item.seed], wish)
+            (piece,) = generate(engine, understand([item.source], wish), [item.seed], wish, rows=DRAFTS)
             return piece
 
         def save(item: Item) -> None:

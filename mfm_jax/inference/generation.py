@@ -9,14 +9,12 @@ import numpy as np
 from mfm_jax.axes import TICKS_PER_BEAT
 from mfm_jax.inference.engine import Engine
 from mfm_jax.inference.pieces import Piece
-from mfm_jax.inference.planning import Plan, Wish, key_to_write, seeds_of, understand
+from mfm_jax.inference.planning import Plan, Wish, key_to_write
 from mfm_jax.inference.settling import Settled, settled, trimmed
 from mfm_jax.inference.workflows import facts_of, perform
 from mfm_jax.inference.writing import ROWS, batches, write_latents
 from mfm_jax.music.modes import CLEAR, lead, pitched
 from mfm_jax.music.notes import ON, PITCH, Score
-
-__all__ = ["Plan", "Wish", "generate", "seeds_of", "understand"]
 
 DRAFTS, DRAFT_STRIDE = 4, 1_000_003  # so many of each piece, with seeds so far apart
 ENOUGH = 0.7  # fullness that is not improved on

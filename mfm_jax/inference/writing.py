@@ -2,18 +2,21 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from mfm_jax.axes import TICKS_PER_BEAT
+from mfm_jax.axes import TICKS_PER_BEAT, Params
 from mfm_jax.inference.engine import Engine
 from mfm_jax.inference.planning import Part, Plan, Wish
 from mfm_jax.models.conditions import UNKNOWN_KEY, Conditions, bar_lag, bar_ticks
-from mfm_jax.models.generator_sampling import Course, Sampling, start, wishless, write
+from mfm_jax.models.generator import GeneratorConfig
+from mfm_jax.models.generator_sampling import Course, Sampling, Seeds, start, wishless, write
 from mfm_jax.models.generator_sampling import seeds_of as keys_of
+from mfm_jax.models.generator_state import GeneratorState
 from mfm_jax.music.prompt import parse_prompt
 from mfm_jax.music.prompt_syntax import Passage
 from mfm_jax.music.words import Key
@@ -62,13 +65,32 @@ def _batch(engine: Engine, plans: Sequence[Plan], seeds: Sequence[int], wish: Wi
     sampling = Sampling(temperature=wish.temperature, truncation=wish.truncation, guidance=wish.strength)
     n_beats = -(-max(plan.n_beats for plan in plans) // CHUNK_BEATS) * CHUNK_BEATS
     course = jax.tree.map(lambda *a: jnp.concatenate(a, -2), *(_course(plan, n_beats) for plan in plans))
-    state = start(config, params, first, course.bar[:, 0], course.lag[:, 0], keys, without)
+    place = course.bar[:, 0], course.lag[:, 0]
+    state = engine.run(_started, (config,), params, first, *place, keys, without)
     chunks = []
     for begin in range(0, n_beats, CHUNK_BEATS):
         now = Course(*(a[..., begin : begin + CHUNK_BEATS] for a in course)) if n_parts > 1 else None
-        music, state = write(config, params, conditions, state, keys, CHUNK_BEATS, sampling, without, now)
-        chunks.append(np.asarray(music.z))
+        given = conditions, state, keys, sampling, without, now
+        z, state = engine.run(_written, (config, CHUNK_BEATS), params, *given)
+        chunks.append(np.asarray(z))
     return np.concatenate(chunks, 1)
+
+
+def _started(config: GeneratorConfig, params: Params, *given: Any) -> GeneratorState:
+    return start(config, params, *given)
+
+
+def _written(
+    config: GeneratorConfig,
+    n_beats: int,
+    params: Params,
+    conditions: Conditions,
+    state: GeneratorState,
+    seeds: Seeds,
+    *given: Any,
+) -> tuple[Array, GeneratorState]:
+    music, after = write(config, params, conditions, state, seeds, n_beats, *given)
+    return music.z, after
 
 
 def _course(plan: Plan, n_beats: int) -> Course:

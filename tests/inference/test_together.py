@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from mfm_jax.inference.engine import Engine
-from mfm_jax.inference.generation import Wish, generate, understand
+from mfm_jax.inference.generation import DRAFTS, generate
+from mfm_jax.inference.planning import Wish, understand
 from mfm_jax.inference.together import Fault, Together
 from mfm_jax.inference.workflows import transcribe
 
@@ -73,7 +74,7 @@ def pieces(weights):
         engine.load("vae", "codec", "generator", "text", "quiet")
 
         def work(number):
-            (piece,) = generate(engine, [plans[number]], [number], Wish())
+            (piece,) = generate(engine, [plans[number]], [number], Wish(), rows=DRAFTS)
             return piece
 
         return [work(n) for n in numbers] if together is None else together.map(work, numbers)

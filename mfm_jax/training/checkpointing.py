@@ -19,6 +19,7 @@ MANIFEST = "manifest.json"
 FORMAT = "mfm_jax.checkpoint.1"
 PART, GOING, DAMAGED = ".part", ".going", ".damaged"  # being written, being deleted, set aside
 RATINGS = "ratings.json"
+SMALL = 2**20  # bytes of an array: devices with copies of it do not share out the writing of less
 READERS = 8  # files hashed at once; hashing leaves the interpreter free
 
 
@@ -41,7 +42,11 @@ class Checkpoints:
         self._folder = Path(folder).absolute()
         self._keep, self._keep_every, self._higher = keep, keep_every, higher
         self._first = jax.process_index() == 0
-        self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+        array = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=SMALL)
+        kinds = ocp.type_handlers.create_type_handler_registry((jax.Array, array))
+        arrays = ocp.PyTreeCheckpointHandler(type_handler_registry=kinds)
+        handler = ocp.CompositeCheckpointHandler(state=arrays, facts=ocp.JsonCheckpointHandler())
+        self._orbax = ocp.AsyncCheckpointer(handler)
         self._writer: threading.Thread | None = None
         self._fault: BaseException | None = None
         self._lock = threading.Lock()  # of the ratings: the writer reads them while the run may add one
@@ -99,7 +104,7 @@ class Checkpoints:
         """
         self.wait()
         part = self._folder / f"{step}{PART}"
-        items = ocp.args.Composite(state=ocp.args.StandardSave(state), facts=ocp.args.JsonSave(facts))
+        items = ocp.args.Composite(state=ocp.args.PyTreeSave(state), facts=ocp.args.JsonSave(facts))
         self._orbax.save(part, args=items)
         self._writer = threading.Thread(target=self._finish, args=(step, part), name=f"checkpoint {step}")
         self._writer.start()
@@ -137,7 +142,8 @@ class Checkpoints:
             like: tree of arrays or of `jax.ShapeDtypeStruct`, on any mesh and of any number of processes.
         """
         shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        items = ocp.args.Composite(state=ocp.args.StandardRestore(shapes))
+        places = ocp.checkpoint_utils.construct_restore_args(shapes)
+        items = ocp.args.Composite(state=ocp.args.PyTreeRestore(shapes, restore_args=places))
         state = self._orbax.restore(self._folder / str(step), args=items)["state"]
         if jax.default_backend() == "cpu":
             # Here arrays may lie in Orbax's own read buffers; the step will reuse their memory.

@@ -1,0 +1,108 @@
+"""Runs that are killed, and go on: the same losses, every batch once and in order."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.training.tiny_stages import STAGES
+
+ROOT = Path(__file__).parents[2]
+PAUSE = 0.02  # s a batch, so that there is time to kill between two steps
+SLOWEST = 300  # s that anything here may take
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """Start a run in a process of its own; programs are compiled once."""
+    programs = str(tmp_path_factory.mktemp("programs"))
+    env = {"JAX_COMPILATION_CACHE_DIR": programs, **os.environ, "PYTHONPATH": str(ROOT)}
+    env |= {
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0",
+    }
+
+    def begin(stage, folder, steps, every):
+        script = [sys.executable, "-m", "tests.training.killed_run", stage, folder, steps, every, PAUSE]
+        return subprocess.Popen([str(word) for word in script], env=env, cwd=ROOT)
+
+    return begin
+
+
+def metrics(folder):
+    path = Path(folder) / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return {line["step"]: line for line in (json.loads(text) for text in lines if text.endswith("}"))}
+
+
+def sessions(folder):
+    """What each process read: (number, hash) of every batch, without the look at the first."""
+    read = {}
+    for line in (Path(folder) / "batches.txt").read_text().splitlines():
+        process, number, told = line.split()
+        read.setdefault(process, []).append((int(number), told))
+    return [batches[1:] for batches in read.values()]
+
+
+def kill_after(child, folder, step):
+    """Kill a run that has logged a step."""
+    until = time.monotonic() + SLOWEST
+    try:
+        while max(metrics(folder), default=0) < step:
+            assert child.poll() is None, "the run ended before"
+            assert time.monotonic() < until, "the run did not get that far"
+            time.sleep(0.01)
+    finally:
+        child.kill()
+        assert child.wait() == -signal.SIGKILL
+
+
+def losses(folder):
+    return {step: {n: v for n, v in line.items() if n != "seconds"} for step, line in metrics(folder).items()}
+
+
+def check(stage, start, tmp_path, kills, steps, every):
+    """Kill a run at random steps, then let it end; compare with one that nobody killed.
+
+    Returns:
+        The steps that each session went on from.
+    """
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert start(stage, whole, steps, steps).wait(SLOWEST) == 0
+    draw = random.Random(5)
+    for left in range(kills, 0, -1):
+        logged = max(metrics(killed), default=0)
+        ahead = draw.randint(1, max(2 * (steps - logged) // (left + 1), 1))
+        kill_after(start(stage, killed, steps, every), killed, min(logged + ahead, steps - left))
+    assert start(stage, killed, steps, every).wait(SLOWEST) == 0
+    assert losses(killed) == losses(whole)
+    assert list(losses(killed)) == list(range(1, steps + 1))
+    (expected,) = sessions(whole)
+    assert [number for number, _ in expected] == list(range(steps))
+    parts = [part for part in sessions(killed) if part]
+    starts = [part[0][0] for part in parts]
+    taken = []  # what counts: each session's batches up to the step from which the next went on
+    for part, until in zip(parts, [*starts[1:], steps], strict=True):
+        taken += [batch for batch in part if batch[0] < until]
+    assert taken == expected
+    return starts
+
+
+def test_a_killed_run_goes_on(start, tmp_path):
+    check("vae", start, tmp_path, kills=1, steps=12, every=3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_run_killed_ten_times_goes_on(stage, start, tmp_path):
+    starts = check(stage, start, tmp_path, kills=10, steps=33, every=2)
+    assert len(starts) == 11
+    assert len(set(starts)) >= 5
+    assert all(step % 2 == 0 for step in starts)

@@ -18,6 +18,7 @@ from mfm_jax.training.data import ClipData, codec_batches
 from mfm_jax.training.loop import TrainConfig, fit
 from mfm_jax.training.pictures import save_panels
 from mfm_jax.training.pipeline import WHOLE, Mix, own_share
+from mfm_jax.training.reporting import Shown
 from mfm_jax.training.score_batches import ScoreData, score_batches
 
 
@@ -75,7 +76,7 @@ def train(run: CodecRun) -> Path:
         objective = CodecObjective(run.model, stage.loss, params)
 
         sample = functools.partial(_sample, run, stage, objective.model, figures)
-        about = {"model": to_dict(run.model), "stage": to_dict(stage)}
+        about = {"model": to_dict(run.model), "stage": to_dict(stage) | {"train": None}}
         stream = _stream(run, stage)
         params = fit(objective, stream, stage.train, out / stage.name, sample, about)
         params = jax.device_get(params)
@@ -102,9 +103,10 @@ def _save(model: CodecConfig, stage: str, figures: dict[str, float], path: Path,
 
 def _sample(
     run: CodecRun, stage: Stage, model: MidiAudioCodec, figures: dict[str, float], params: Params, step: int
-) -> dict[str, float]:
+) -> Shown:
     """Measure on every validation folder, draw an example, and write the weights with their figures."""
     figures.clear()
+    pictures: dict[str, Path] = {}
     settings = ClipData(batch=4, frames=1024, ticks=192, nominal=0.0, mixture=1.0, stray=0.0, seed=1)
     for name, folder in run.valid.items():
         stream = iter(codec_batches(folder, settings, epochs=4, share=WHOLE))
@@ -112,9 +114,9 @@ def _sample(
         first = next(batches, None)
         if first is None:
             raise ValueError(f"{folder}: fewer than {settings.batch} clips to measure on; prepare more")
-        picture = Path(run.out) / "samples" / f"{stage.name}-{step:06d}-{name}.png"
-        save_panels(picture, panels(model, params, first))
+        pictures[f"sample/{name}"] = Path(run.out) / "samples" / f"{stage.name}-{step:06d}-{name}.png"
+        save_panels(pictures[f"sample/{name}"], panels(model, params, first))
         found = measure(model, params, itertools.chain([first], batches), stage.loss.noise)
         figures.update({f"{name}/{figure}": value for figure, value in found.items()})
     _save(run.model, stage.name, figures, Path(run.out) / "codec.safetensors", params)
-    return dict(figures)
+    return {**figures, **pictures}

@@ -31,6 +31,7 @@ from mfm_jax.training.generator import (
 from mfm_jax.training.generator_samples import SampleConfig, report
 from mfm_jax.training.loop import TrainConfig, fit
 from mfm_jax.training.pipeline import WHOLE, own_share
+from mfm_jax.training.reporting import Shown
 from mfm_jax.training.stretches import (
     BatchConfig,
     Stretch,
@@ -41,6 +42,7 @@ from mfm_jax.training.stretches import (
     prior_batches,
 )
 from mfm_jax.training.text_cache import TextCache
+from mfm_jax.training.writers import samples_in
 
 BEATS = 512  # beats summarised at once
 SAMPLES, SAMPLE_BEATS = 4, 32  # pieces written at intervals, as MIDI and pictures
@@ -116,13 +118,15 @@ def train(run: GeneratorRun) -> Path:
         told = {"step": step, **_about(run)}
         save_weights(path, objective.whole(params), to_dict(run.model), told, half=True)
 
-    def sample(params: Params, step: int) -> dict[str, float]:
+    def sample(params: Params, step: int) -> Shown:
         keep(params, step)
-        report(path, run.data.codec, held_out, out / "samples" / str(step), heard, text)
+        folder = out / "samples" / str(step)
+        report(path, run.data.codec, held_out, folder, heard, text)
         rng, start = jax.random.key(0), jnp.array(0)
         whole = objective.whole(params)
         found = [losses(whole, jax.tree.map(jnp.asarray, b), rng, start)[0] for b in judged]
-        return {f"valid_{name}": float(np.mean([f[name] for f in found])) for name in found[0]}
+        figures = {f"valid_{name}": float(np.mean([f[name] for f in found])) for name in found[0]}
+        return {**figures, **samples_in(folder)}
 
     fit(objective, stream, run.prior, out / "prior", sample, _about(run))
     return path

@@ -10,7 +10,7 @@ import numpy as np
 
 from mfm_jax.axes import Params
 from mfm_jax.config import config, to_dict
-from mfm_jax.mesh import MeshConfig, make_mesh, put_batch, replicated
+from mfm_jax.mesh import MeshConfig, fetch, make_mesh, put_batch, replicated
 from mfm_jax.training.checkpointing import Checkpoints
 from mfm_jax.training.clock import Clock
 from mfm_jax.training.guards import GuardConfig
@@ -95,8 +95,8 @@ def fit(
             resumes where it was; another is wound forward by reading.
         config: length, seed, optimiser, intervals.
         run_dir: gets `checkpoints/`, `metrics.jsonl`; several processes share it.
-        sample: called with the averaged parameters and the step, after a checkpoint of it. It returns
-            figures, which are logged, and paths of pictures and sounds, which are shown where that can be.
+        sample: called in the first process with the averaged parameters and the step, after a checkpoint of
+            it. It returns figures, which are logged, and paths of pictures and sounds, which are shown.
         about: configs of model and data, kept in every checkpoint; a run begun with others is refused.
         between: called like `sample` before the first step of another phase.
 
@@ -157,8 +157,13 @@ def fit(
         if saved == step and config.best in figures:
             checkpoints.rate(step, figures[config.best])
 
+    def kept() -> Params:  # with several processes whole on each host, whose own devices can then use it
+        return averaged(state) if jax.process_count() == 1 else fetch(averaged(state))
+
     def show(call: Sample, note: str) -> None:
-        rate(report.show(step, call(averaged(state), step) or {}, note, done(), clock.seconds))
+        params = kept()
+        if first_process:
+            rate(report.show(step, call(params, step) or {}, note, done(), clock.seconds))
 
     report = Report(run.name, writers, progress, skipped(state))
     ended = stopping = diverged = False
@@ -196,4 +201,4 @@ def fit(
     if stopping and not ended:
         progress.say(f"stopped at step {step}; the same command goes on from there")
         raise SystemExit(128 + stopper.signal)
-    return averaged(state)
+    return kept()

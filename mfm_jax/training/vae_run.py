@@ -18,10 +18,12 @@ from mfm_jax.models.vaes import vae_of
 from mfm_jax.training.data import ClipData, audio_batches
 from mfm_jax.training.loop import TrainConfig, fit
 from mfm_jax.training.pipeline import WHOLE, Mix, own_share
+from mfm_jax.training.reporting import Shown
 from mfm_jax.training.vae import VAELossConfig, VAEObjective, fitted
 from mfm_jax.training.vae_adversarial import VAE_PART, AdversarialConfig, TwoPhaseObjective
 from mfm_jax.training.vae_validation import AXES, Validation
 from mfm_jax.training.vae_wave import WaveLossConfig, WaveObjective
+from mfm_jax.training.writers import PICTURE, SOUND
 
 FIT_SECONDS = 600.0  # audio that the closed-form start is fitted on
 
@@ -79,15 +81,17 @@ def train(run: VAERun) -> Path:
     validation = Validation(alone, run.valid, run.data) if run.valid else None
     weights = Path(run.out) / "vae.safetensors"
 
-    def sample(params: Params, step: int) -> dict[str, float]:
+    def sample(params: Params, step: int) -> Shown:
         kept = params[VAE_PART] if run.adversarial else params
         told: dict[str, float] = {}
+        path = Path(run.out) / "samples" / f"{step:06d}"
         if validation is not None:
-            told, kept = validation(kept, Path(run.out) / "samples" / f"{step:06d}")
+            told, kept = validation(kept, path)
         save_weights(weights, kept, to_dict(run.model), {"steps": step, **told}, half=True)
-        return told
+        shown = {name: path.with_suffix(name) for name in (PICTURE, SOUND)}
+        return {**told, **{f"sample{name}": file for name, file in shown.items() if file.exists()}}
 
-    def between(params: Params, step: int) -> dict[str, float]:
+    def between(params: Params, step: int) -> Shown:
         told = sample(params, step)
         shutil.copyfile(weights, weights.with_name("vae_phase_1.safetensors"))
         return told

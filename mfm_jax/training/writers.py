@@ -79,6 +79,12 @@ def make_writers(
     return writers
 
 
+def samples_in(folder: Path) -> Samples:
+    """Give the pictures and sounds of a folder by the names that they are shown under."""
+    found = sorted(path for path in folder.glob("*") if path.suffix in (PICTURE, SOUND))
+    return {f"sample/{path.stem}{path.suffix}": path for path in found}
+
+
 class JsonLines:
     """Appends figures to `metrics.jsonl`; lines beyond the step that a run resumes from are dropped."""
 

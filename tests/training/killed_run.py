@@ -1,16 +1,17 @@
-"""A tiny run of a stage that tells which batches it read: `killed_run.py STAGE FOLDER STEPS EVERY [PAUSE]`.
+"""A tiny run of a stage that tells which batches it read; tests kill it.
 
-It saves a checkpoint after every so many steps. Tests kill it.
+python -m tests.training.killed_run STAGE FOLDER PAUSE 'FIELDS OF TrainConfig AS JSON'
 """
 
 import hashlib
+import json
 import os
 import sys
 import time
 from pathlib import Path
 
+from mfm_jax.config import build
 from mfm_jax.training.loop import TrainConfig, fit
-from mfm_jax.training.optim import OptimConfig
 from mfm_jax.training.resuming import position
 from tests.training.tiny_stages import stage
 
@@ -43,16 +44,15 @@ class Told:
         self.inner.set_state(state["inner"])
 
 
-def run(name, folder, steps, every, pause=0.0, **changes):
+def run(name, folder, pause=0.0, **settings):
     """Train in `folder`, or go on; batches are told in `batches.txt`."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     objective, stream = stage(name)
     told = Told(stream, folder / "batches.txt", pause)
-    optim = OptimConfig(warmup=5)
-    config = TrainConfig(steps=steps, log_every=1, checkpoint_every=every, seed=7, optim=optim, **changes)
+    config = build(TrainConfig, {"log_every": 1, "seed": 7, "optim": {"warmup": 5}, **settings})
     return fit(objective, told, config, folder, about={"stage": name})
 
 
 if __name__ == "__main__":
-    run(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), *map(float, sys.argv[5:]))
+    run(sys.argv[1], sys.argv[2], float(sys.argv[3]), **json.loads(sys.argv[4]))

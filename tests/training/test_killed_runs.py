@@ -23,15 +23,13 @@ def start(tmp_path_factory):
     """Start a run in a process of its own; programs are compiled once."""
     programs = str(tmp_path_factory.mktemp("programs"))
     env = {"JAX_COMPILATION_CACHE_DIR": programs, **os.environ, "PYTHONPATH": str(ROOT)}
-    env |= {
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0",
-    }
+    env |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PLATFORMS": "cpu"}
+    quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
-    def begin(stage, folder, steps, every):
-        script = [sys.executable, "-m", "tests.training.killed_run", stage, folder, steps, every, PAUSE]
-        return subprocess.Popen([str(word) for word in script], env=env, cwd=ROOT)
+    def begin(stage, folder, devices=1, **settings):
+        script = "-m", "tests.training.killed_run", stage, str(folder), str(PAUSE), json.dumps(settings)
+        flags = f"--xla_force_host_platform_device_count={devices} {quick}"
+        return subprocess.Popen([sys.executable, *script], env={**env, "XLA_FLAGS": flags}, cwd=ROOT)
 
     return begin
 
@@ -51,17 +49,21 @@ def sessions(folder):
     return [batches[1:] for batches in read.values()]
 
 
-def kill_after(child, folder, step):
-    """Kill a run that has logged a step."""
+def kill_after(child, folder, step, number=signal.SIGKILL):
+    """Send a signal to a run that has logged a step, and wait for its end; gives the seconds that took."""
     until = time.monotonic() + SLOWEST
     try:
         while max(metrics(folder), default=0) < step:
             assert child.poll() is None, "the run ended before"
             assert time.monotonic() < until, "the run did not get that far"
             time.sleep(0.01)
+        sent = time.monotonic()
+        child.send_signal(number)
+        child.wait(SLOWEST)
+        return time.monotonic() - sent
     finally:
         child.kill()
-        assert child.wait() == -signal.SIGKILL
+        child.wait()
 
 
 def losses(folder):
@@ -75,13 +77,14 @@ def check(stage, start, tmp_path, kills, steps, every):
         The steps that each session went on from.
     """
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert start(stage, whole, steps, steps).wait(SLOWEST) == 0
+    settings = {"steps": steps, "checkpoint_every": every}
+    assert start(stage, whole, steps=steps, checkpoint_every=steps).wait(SLOWEST) == 0
     draw = random.Random(5)
     for left in range(kills, 0, -1):
         logged = max(metrics(killed), default=0)
         ahead = draw.randint(1, max(2 * (steps - logged) // (left + 1), 1))
-        kill_after(start(stage, killed, steps, every), killed, min(logged + ahead, steps - left))
-    assert start(stage, killed, steps, every).wait(SLOWEST) == 0
+        kill_after(start(stage, killed, **settings), killed, min(logged + ahead, steps - left))
+    assert start(stage, killed, **settings).wait(SLOWEST) == 0
     assert losses(killed) == losses(whole)
     assert list(losses(killed)) == list(range(1, steps + 1))
     (expected,) = sessions(whole)
@@ -106,3 +109,20 @@ def test_a_run_killed_ten_times_goes_on(stage, start, tmp_path):
     assert len(starts) == 11
     assert len(set(starts)) >= 5
     assert all(step % 2 == 0 for step in starts)
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_other_devices(start, tmp_path):
+    """8 -> 4 -> 1 devices, each session stopped by SIGTERM: the losses of a run that had one all along."""
+    moved, alone = tmp_path / "moved", tmp_path / "alone"
+    settings = {"steps": 12, "checkpoint_every": 100}
+    for devices, mesh, until in ((8, {"fsdp": 2, "tensor": 2}, 3), (4, {"fsdp": 4}, 6)):
+        child = start("vae", moved, devices=devices, mesh=mesh, **settings)
+        assert kill_after(child, moved, until, signal.SIGTERM) < 60
+        assert child.returncode == 128 + signal.SIGTERM
+    assert start("vae", moved, devices=1, **settings).wait(SLOWEST) == 0
+    assert start("vae", alone, devices=1, **settings).wait(SLOWEST) == 0
+    ours, theirs = losses(moved), losses(alone)
+    assert ours.keys() == theirs.keys()
+    for step in ours:
+        assert ours[step]["loss"] == pytest.approx(theirs[step]["loss"], rel=1e-5), step

@@ -1,11 +1,13 @@
 """Devices and processes: one mesh with axes 'data', 'fsdp' and 'tensor', and the batch on it."""
 
+import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -138,15 +140,25 @@ def put_batch(batch: Any, mesh: Mesh) -> Any:
     return jax.tree.map(put, batch)
 
 
-def fetch(tree: Any) -> Any:
-    """Give whole NumPy arrays on this host; with several processes, all must call it."""
+def on_this_host(tree: Any) -> Any:
+    """Give arrays whole, on the first device of this process; with several processes, all must call it."""
 
-    def one(array: Any) -> np.ndarray:
-        if isinstance(array, jax.Array) and not array.is_fully_addressable:
-            array = multihost_utils.process_allgather(array, tiled=True)
-        return np.asarray(array)
+    def one(array: jax.Array) -> jax.Array:
+        if len(array.sharding.device_set) == 1:
+            return array
+        if not array.is_fully_addressable:
+            return jnp.asarray(multihost_utils.process_allgather(array, tiled=True))
+        return jnp.asarray(np.asarray(array))
 
     return jax.tree.map(one, tree)
+
+
+def add_process_options(parser: argparse.ArgumentParser) -> None:
+    """Let a script be told its place among processes; `start_processes` takes what is parsed."""
+    group = parser.add_argument_group("processes", "found out on Cloud TPU, GKE, Slurm; elsewhere all three")
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0")
+    group.add_argument("--processes", type=int, metavar="N", help="how many there are")
+    group.add_argument("--process", type=int, metavar="I", help="number of this one, from 0")
 
 
 def start_processes(

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mfm_jax.mesh import MeshConfig, batch_share, by_example, fetch, make_mesh, put_batch, replicated
+from mfm_jax.mesh import MeshConfig, batch_share, by_example, make_mesh, on_this_host, put_batch, replicated
 from mfm_jax.mesh import start_processes as start
 
 
@@ -15,7 +15,7 @@ def test_a_batch_is_shared_out_and_parameters_are_copied():
     batch = {"x": np.arange(8.0, dtype=np.float32).reshape(4, 2)}
     placed = put_batch(batch, mesh)
     np.testing.assert_array_equal(placed["x"], batch["x"])
-    np.testing.assert_array_equal(fetch(placed)["x"], batch["x"])
+    np.testing.assert_array_equal(on_this_host(placed)["x"], batch["x"])
     assert placed["x"].sharding == by_example(mesh)
     assert len(placed["x"].addressable_shards) == len(jax.devices())
     assert batch_share(mesh) == (0, 1)

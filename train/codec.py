@@ -7,7 +7,10 @@ writes OUT/codec.safetensors, and OUT/STAGE/metrics.jsonl with note F1 on the fo
 
 import argparse
 
+import jax
+
 from mfm_jax.config import load
+from mfm_jax.mesh import add_process_options, start_processes
 from mfm_jax.training.codec_run import CodecRun, train
 
 
@@ -17,7 +20,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("settings", nargs="+", help="YAML files and name=value overrides of CodecRun")
-    print(train(load(CodecRun, *parser.parse_args().settings)))
+    add_process_options(parser)
+    told = parser.parse_args()
+    start_processes(told.coordinator, told.processes, told.process)
+    weights = train(load(CodecRun, *told.settings))
+    if jax.process_index() == 0:
+        print(weights)
 
 
 if __name__ == "__main__":

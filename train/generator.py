@@ -12,7 +12,10 @@ the records, as in tools/prepare_data.py.
 import argparse
 from pathlib import Path
 
+import jax
+
 from mfm_jax.config import load
+from mfm_jax.mesh import add_process_options, start_processes
 from mfm_jax.training.commands import add_workers, workers_of
 from mfm_jax.training.compositions import EncodeConfig, encode_scores
 from mfm_jax.training.generator_run import GeneratorRun, embed, train
@@ -37,6 +40,7 @@ def main() -> None:
     look = stages.add_parser("sample", help="generator.safetensors -> MIDI and figures beside held-out music")
     look.add_argument("settings", nargs="+", help="as for train")
     look.add_argument("--sampling", nargs="*", default=[], help="overrides of SampleConfig")
+    add_process_options(fit)
     arguments, rest = parser.parse_known_args()
     if rest and arguments.stage != "encode":
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -55,7 +59,10 @@ def main() -> None:
         )
         print("\n".join(f"{name} {value:.3f}" for name, value in figures.items()))
     else:
-        print(train(load(GeneratorRun, *arguments.settings)))
+        start_processes(arguments.coordinator, arguments.processes, arguments.process)
+        weights = train(load(GeneratorRun, *arguments.settings))
+        if jax.process_index() == 0:
+            print(weights)
 
 
 if __name__ == "__main__":

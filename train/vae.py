@@ -5,7 +5,10 @@ python train/vae.py configs/vae/tiny.yaml clips=DATA/train valid=DATA/valid out=
 
 import argparse
 
+import jax
+
 from mfm_jax.config import load
+from mfm_jax.mesh import add_process_options, start_processes
 from mfm_jax.training.vae_run import VAERun, train
 
 
@@ -15,7 +18,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("settings", nargs="+", help="YAML files and name=value overrides of VAERun")
-    print(train(load(VAERun, *parser.parse_args().settings)))
+    add_process_options(parser)
+    told = parser.parse_args()
+    start_processes(told.coordinator, told.processes, told.process)
+    weights = train(load(VAERun, *told.settings))
+    if jax.process_index() == 0:
+        print(weights)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from mfm_jax.config import config
+from mfm_jax.layers.precision import narrow
 
 LOG_TWO_PI = 1.8378770664093453
 PROPOSALS = 12  # draws from each of the two densities, among which guidance chooses
@@ -176,9 +177,10 @@ class GroupedMixture(nn.Module):
         group_of_row = jnp.arange(c.width) // c.group
         group_of_column = jnp.arange(self.groups * c.hidden) // c.hidden
         before = group_of_row[:, None] < group_of_column[None, :]
-        inner = nn.gelu(self.trunk(hidden) + x @ (self.carry * before))
+        carried = (narrow(x) @ narrow(self.carry * before)).astype(x.dtype)
+        inner = nn.gelu(self.trunk(hidden) + carried)
         inner = inner.reshape(*hidden.shape[:-1], self.groups, c.hidden)
-        out = jnp.einsum("...gh,gho->...go", inner, self.head)
+        out = jnp.einsum("...gh,gho->...go", narrow(inner), narrow(self.head)).astype(inner.dtype)
         out = out + jnp.broadcast_to(self.bias, out.shape)
         logits, mean, scale = split_outputs(out, c.components)
         target = x if base is None else x - base

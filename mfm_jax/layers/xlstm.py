@@ -18,6 +18,7 @@ from mfm_jax.config import config
 from mfm_jax.layers import mlstm, slstm
 from mfm_jax.layers.mlp import SwiGLU, round_up
 from mfm_jax.layers.norm import HeadNorm, RMSNorm
+from mfm_jax.layers.precision import narrow
 from mfm_jax.layers.stacking import Remat, apply_blocks, check_positions, repeat_state
 from mfm_jax.placement import EXAMPLES, HEADS, apart, by_batch
 
@@ -272,8 +273,8 @@ class XLSTMStack(nn.Module):
             raise ValueError(f"inputs are {x.shape[-1]} wide but the stack is {c.width}: project them first")
         state = initial_state(c, x.shape[0]) if state is None else state
         states = {False: state.mlstm, True: state.slstm}
-        x, after = apply_blocks(self, XLSTMBlock, c, by_batch(x), states, reset)
-        return RMSNorm(name="out_norm")(x), StackState(after.get(False), after.get(True))
+        y, after = apply_blocks(self, XLSTMBlock, c, narrow(by_batch(x)), states, reset)
+        return RMSNorm(name="out_norm")(y.astype(x.dtype)), StackState(after.get(False), after.get(True))
 
 
 def split_layers(params: Params) -> Params:

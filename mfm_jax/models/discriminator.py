@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 from mfm_jax.axes import Wave
 from mfm_jax.config import config
 from mfm_jax.dsp.spectral import stft
+from mfm_jax.layers.precision import narrow
 
 SLOPE = 0.2  # of the leaky rectifiers
 EDGES = (
@@ -116,8 +117,9 @@ class NormedConv(nn.Module):
         last = (1,) * (x.ndim - 1)
         kernel = direction / length * scale.reshape(*last, -1)
         pads = [((k - 1) // 2, k // 2) for k in self.size]
-        y = lax.conv_general_dilated(x, kernel, self.stride, pads, dimension_numbers=LAYOUTS[len(self.size)])
-        return y + bias.reshape(*last, -1)
+        layout = LAYOUTS[len(self.size)]
+        y = lax.conv_general_dilated(narrow(x), narrow(kernel), self.stride, pads, dimension_numbers=layout)
+        return y.astype(x.dtype) + bias.reshape(*last, -1)
 
 
 class WaveNet(nn.Module):

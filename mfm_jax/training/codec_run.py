@@ -80,8 +80,9 @@ def train(run: CodecRun) -> Path:
         stream = _stream(run, stage)
         params = fit(objective, stream, stage.train, out / stage.name, sample, about)
         params = jax.device_get(params)
-        for path in (done, target):
-            _save(run.model, stage.name, figures, path, params)
+        if jax.process_index() == 0:
+            for path in (done, target):
+                _save(run.model, stage.name, figures, path, params)
     return target
 
 

@@ -164,7 +164,8 @@ def _fit_coder(run: GeneratorRun, begin: Params | None) -> Params:
         last = DecoderObjective(run.model, run.coder_loss, *frozen, coder)
         stream = coder_batches(stretches, run.batches, run.seed, own_share(run.decoder.mesh))
         coder = coder | fit(last, stream, run.decoder, Path(run.out) / "decoder", about=_about(run))
-    save_weights(path, coder, to_dict(run.model.coder))
+    if jax.process_index() == 0:
+        save_weights(path, coder, to_dict(run.model.coder))
     return coder
 
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from mfm_jax.axes import Params
 from mfm_jax.config import config, to_dict
-from mfm_jax.mesh import MeshConfig, fetch, make_mesh, put_batch, replicated
+from mfm_jax.layers.precision import Precision
+from mfm_jax.mesh import MeshConfig, make_mesh, on_this_host, put_batch, replicated
 from mfm_jax.training.checkpointing import Checkpoints
 from mfm_jax.training.clock import Clock
 from mfm_jax.training.guards import GuardConfig
@@ -48,6 +49,9 @@ class TrainConfig:
         optim: the optimiser.
         guard: which steps are skipped, and when the run ends for it.
         mesh: how devices share out the batch and the parameters.
+        precision: of products; parameters, losses and recurrent states are float32 always.
+        accumulate: parts that a batch is computed in, one after the other, to save memory; noise that an
+            objective draws differs from that of the whole batch.
         log_every: steps between lines of metrics (means since the last).
         checkpoint_every: steps between checkpoints.
         checkpoint_minutes: longest time between checkpoints.
@@ -66,6 +70,8 @@ class TrainConfig:
     optim: OptimConfig = OptimConfig()
     guard: GuardConfig = GuardConfig()
     mesh: MeshConfig = MeshConfig()
+    precision: Precision = "float32"
+    accumulate: int = 1
     log_every: int = 50
     checkpoint_every: int = 5_000
     checkpoint_minutes: float = 5.0
@@ -76,6 +82,11 @@ class TrainConfig:
     best_is: Literal["lowest", "highest"] = "lowest"
     tensorboard: bool = False
     wandb: WandbConfig | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a batch of no parts."""
+        if self.accumulate < 1:
+            raise ValueError(f"accumulate={self.accumulate}: must be 1 (the whole batch at once) or more")
 
 
 def fit(
@@ -157,8 +168,9 @@ def fit(
         if saved == step and config.best in figures:
             checkpoints.rate(step, figures[config.best])
 
-    def kept() -> Params:  # with several processes whole on each host, whose own devices can then use it
-        return averaged(state) if jax.process_count() == 1 else fetch(averaged(state))
+    def kept() -> Params:  # whole, on one device of this process, which can then use it alone
+        params: Params = on_this_host(averaged(state))
+        return params
 
     def show(call: Sample, note: str) -> None:
         params = kept()

@@ -11,6 +11,7 @@ from jax.sharding import AbstractMesh, Mesh
 from jaxtyping import Array, Int
 
 from mfm_jax.axes import Params
+from mfm_jax.layers.precision import Precision
 from mfm_jax.sharding import abstract, put_parameters
 from mfm_jax.training.guards import Guard, GuardConfig, fresh_guard
 from mfm_jax.training.optim import OptimConfig, make_optimiser
@@ -52,6 +53,14 @@ class Recipe(Protocol):
     @property
     def optim(self) -> OptimConfig:
         """The optimiser."""
+
+    @property
+    def precision(self) -> Precision:
+        """Of products."""
+
+    @property
+    def accumulate(self) -> int:
+        """Parts that a batch is computed in, one after the other."""
 
     @property
     def guard(self) -> GuardConfig:

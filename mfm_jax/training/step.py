@@ -11,8 +11,10 @@ from jax.sharding import Mesh, use_abstract_mesh
 from jaxtyping import Array, Float
 
 from mfm_jax.axes import Params
+from mfm_jax.layers.precision import products_in, rounded
 from mfm_jax.mesh import by_example, replicated
 from mfm_jax.sharding import shardings
+from mfm_jax.training.accumulation import in_parts
 from mfm_jax.training.guards import CAUSE, IN_A_ROW, judge
 from mfm_jax.training.optim import OptimConfig, learning_rate, make_optimiser
 from mfm_jax.training.state import Batch, Objective, Recipe, Scalars, Staged, TrainState, Turn, Weighed
@@ -50,7 +52,9 @@ def make_step(
     places = shardings(like, mesh)
 
     def total(moving: Params, still: Params, batch: Batch, rng: Array, step: Array) -> tuple[Array, Scalars]:
-        losses, metrics = objective.losses({**still, **_only(part, moving)}, batch, rng, step)
+        with products_in(recipe.precision):
+            params = rounded({**still, **_only(part, moving)})
+            losses, metrics = objective.losses(params, batch, rng, step)
         if losses.keys() != weights.keys():
             unknown = sorted(losses.keys() ^ weights.keys())
             raise ValueError(
@@ -67,8 +71,12 @@ def make_step(
         mask = _mask(objective, old)
         gradient = jax.value_and_grad(total, has_aux=True)
         draw = jax.random.fold_in(rng, state.step)
-        (loss, scalars), grads = gradient(old, still, batch, draw, state.step)
-        grads = jax.lax.with_sharding_constraint(grads, _get(places.params, part))
+
+        def slopes(batch: Batch, rng: Array) -> tuple[tuple[Array, Scalars], Params]:
+            told, grads = gradient(old, still, batch, rng, state.step)
+            return told, jax.lax.with_sharding_constraint(grads, _get(places.params, part))
+
+        (loss, scalars), grads = in_parts(slopes, batch, draw, recipe.accumulate)
         grads = jax.tree.map(lambda g, wanted: g if wanted else jnp.zeros_like(g), grads, mask)
         norm = optax.tree.norm(grads)
         rate = learning_rate(settings, state.step, progress)

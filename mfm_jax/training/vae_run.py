@@ -101,7 +101,8 @@ def train(run: VAERun) -> Path:
     if run.adversarial:
         about["adversarial"] = to_dict(run.adversarial)
     params = fit(objective, batches, run.train, run.out, sample, about, between)
-    sample(params, run.train.steps)
+    if jax.process_index() == 0:
+        sample(params, run.train.steps)
     return weights
 
 

@@ -1,0 +1,67 @@
+"""Losses of small runs on a mesh, in a process of their own, because the number of devices is fixed at start.
+
+    python mesh_worker.py '{"devices": 8, "meshes": [[8, 1, 1]], "stages": ["codec"], "steps": 3}'
+
+prints a line for each stage and mesh, {"stage": .., "mesh": .., "losses": [{name: value} of each step, ..]}.
+Several processes also get their place (see `mfm_jax.mesh.start_processes`).
+"""
+
+import json
+import os
+import sys
+
+if __name__ == "__main__":
+    TOLD = json.loads(sys.argv[1])
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    # Compiling takes longer than running here.
+    os.environ["XLA_FLAGS"] = (
+        f"--xla_force_host_platform_device_count={TOLD['devices']} --xla_backend_optimization_level=0 "
+        "--xla_llvm_disable_expensive_passes=true"
+    )
+
+import jax
+import numpy as np
+
+from mfm_jax.mesh import MeshConfig, batch_share, make_mesh, put_batch, replicated, start_processes
+from mfm_jax.training.loop import TrainConfig
+from mfm_jax.training.optim import OptimConfig
+from mfm_jax.training.state import abstract_state, begin_state, frozen_parameters
+from mfm_jax.training.step import make_turns
+from tests.stages import numbers, tiny
+
+
+def train(stage, shape, steps, **settings):
+    """Train on a mesh of a shape; give the loss of every step, with all others, by name."""
+    objective, shapes = tiny(stage)
+    mesh = make_mesh(MeshConfig(data=shape[0], fsdp=shape[1], tensor=shape[2]))
+    recipe = TrainConfig(optim=OptimConfig(rate=1e-3, warmup=2), **settings)
+    part, parts = batch_share(mesh)
+    rng = jax.device_put(jax.random.key(7), replicated(mesh))
+
+    def own(values):
+        return {name: np.split(value, parts)[part] for name, value in values.items()}
+
+    batches = [own(numbers(shapes, seed)) for seed in range(steps)]
+    like = abstract_state(objective, batches[0], recipe, mesh)
+    state = begin_state(objective, rng, batches[0], recipe, mesh, like)
+    frozen = frozen_parameters(objective, mesh)
+    turn_at = make_turns(objective, recipe, like, frozen, mesh)
+    found = []
+    for number, batch in enumerate(batches):
+        step = turn_at(number, 0.0)[1]
+        state, scalars = step(state, frozen, put_batch(batch, mesh), rng, np.float32(0))
+        found.append({name: float(value) for name, value in scalars.items()})
+    return found
+
+
+def main():
+    start_processes()
+    for stage in TOLD["stages"]:
+        for shape in TOLD["meshes"]:
+            found = train(stage, shape, TOLD["steps"], **TOLD.get("settings", {}))
+            if jax.process_index() == 0:
+                print(json.dumps({"stage": stage, "mesh": shape, "losses": found}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -5,7 +5,8 @@
     python tools/benchmark_input.py configs/generator/tiny.yaml data.z=DATA/z data.codec=codec.safetensors
 
 - `input`: examples a second from the pipeline alone, after the first batches; `times`: that over what the
-  step eats from a constant batch.
+  step eats from a constant batch. `cpu_times`: the same in processor time, of all threads, which says
+  more where the machine is shared.
 - `ratio`: time of a step on batches from the pipeline over that on one batch again and again: the median of
   paired blocks in one process, one of each kind side by side, first one and then the other, so that what else
   runs on the machine falls on both. `same` is the median of pairs of two constant blocks: what pairing cannot
@@ -33,12 +34,12 @@ from mfm_jax.training.codec import CodecObjective
 from mfm_jax.training.codec_run import CodecRun
 from mfm_jax.training.data import audio_batches, codec_batches
 from mfm_jax.training.generator import CoderObjective, PriorObjective
-from mfm_jax.training.generator_run import GeneratorRun, embed, summaries
+from mfm_jax.training.generator_run import GeneratorRun, summaries
 from mfm_jax.training.loop import TrainConfig
 from mfm_jax.training.score_batches import score_batches
 from mfm_jax.training.state import abstract_state, begin_state, frozen_parameters
 from mfm_jax.training.step import make_turns
-from mfm_jax.training.stretches import coder_batches, load_stretches, prior_batches
+from mfm_jax.training.stretches import coder_batches, load_stretches, no_text, prior_batches
 from mfm_jax.training.vae_run import VAERun, make_objective
 
 WARM = 3  # batches and steps that are not counted
@@ -77,7 +78,7 @@ def _generator(run: GeneratorRun) -> Iterator[Fit]:
     beats = np.zeros((1, 2, *stretches[0].z.shape[1:]), np.float32)
     coder = jax.jit(BeatCoder(run.model.coder).init)(jax.random.key(0), beats)["params"]
     held = summaries(run.model.coder, coder, stretches)
-    text = embed(run.data.text, stretches, run.model)
+    text = no_text(stretches, run.model.text_width, run.model.text_tokens)
     stream = prior_batches(stretches, held, text, run.batches, run.seed)
     yield "generator prior", PriorObjective(run.model, run.prior_loss, coder), stream, run.prior
 
@@ -91,10 +92,10 @@ def measure(fit: Fit, seconds: float) -> dict[str, Any]:
     step = stepping(objective, first, recipe)
     for _ in range(WARM):
         step(first)
-    alone = _seconds(lambda: step(first), seconds)
+    alone, alone_cpu = _seconds(lambda: step(first), seconds)
     for _ in range(WARM):
         next(stream)
-    fed = _seconds(lambda: next(stream), seconds)
+    fed, fed_cpu = _seconds(lambda: next(stream), seconds)
     block = max(1, round(1.0 / alone))
     pairs, same = [], []
     until = time.monotonic() + 2 * seconds
@@ -113,6 +114,9 @@ def measure(fit: Fit, seconds: float) -> dict[str, Any]:
         "eats": round(examples / alone, 2),
         "input": round(examples / fed, 1),
         "times": round(alone / fed, 1),
+        "step_cpu": round(alone_cpu, 4),
+        "input_cpu": round(fed_cpu, 5),
+        "cpu_times": round(alone_cpu / fed_cpu, 1),
         "ratio": round(statistics.median(pairs), 4),
         "same": round(statistics.median(same), 4),
         "pairs": len(pairs),
@@ -145,13 +149,13 @@ def _block(step: Callable[[Any], Any], batches: Iterator[Any], count: int) -> fl
     return time.perf_counter() - begun
 
 
-def _seconds(call: Callable[[], Any], seconds: float) -> float:
-    """Give the mean time of a call, over about so many seconds."""
-    begun, count = time.perf_counter(), 0
+def _seconds(call: Callable[[], Any], seconds: float) -> tuple[float, float]:
+    """Give the mean time of a call and its processor time, over about so many seconds."""
+    begun, cpu, count = time.perf_counter(), time.process_time(), 0
     while time.perf_counter() - begun < seconds:
         jax.block_until_ready(call())
         count += 1
-    return (time.perf_counter() - begun) / count
+    return (time.perf_counter() - begun) / count, (time.process_time() - cpu) / count
 
 
 def main() -> None:

@@ -158,6 +158,36 @@ def test_workers_of_a_killed_run_end_and_the_next_run_goes_on(tmp_path):
     assert not list(out.glob("*.part"))
 
 
+@pytest.mark.slow
+def test_a_killed_pipeline_of_beam_goes_on_to_the_same_bytes(tmp_path):
+    pytest.importorskip("apache_beam")
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for index in range(40):
+        write_midi(folder / f"{index}.mid", Score((scale(beats=600),), title=str(index)))
+    code = (
+        "import sys; from mfm_jax.beam import Beam; from mfm_jax.training.preparation import prepare_scores\n"
+        "prepare_scores(sys.argv[1], sys.argv[2], 1, Beam())\n"
+    )
+    command = [sys.executable, "-c", code, str(folder), str(out)]
+    run = subprocess.Popen(command)
+    try:
+        for _ in range(6000):
+            if len(list(out.glob("*.array_record"))) >= 3:
+                break
+            time.sleep(0.01)
+    finally:
+        run.kill()
+        run.wait()
+    assert 3 <= len(list(out.glob("*.array_record"))) < 40
+    subprocess.run(command, check=True)
+    preparation.prepare_scores(folder, tmp_path / "plain", 1)
+    found, plain = (
+        {path.name: path.read_bytes() for path in place.iterdir()} for place in (out, tmp_path / "plain")
+    )
+    assert found == plain
+
+
 @needs_fluidsynth
 def test_rendering_is_deterministic_and_in_time():
     bank = SoundBank(BANK)

@@ -12,6 +12,11 @@ _NAMED = re.compile(
     re.IGNORECASE,
 )
 _SHORT = re.compile(r"(?<![\w'’])(?P<tonic>[A-G])(?P<acc>[#♯b♭]?)m\b(?!['’]| I\b)")
+# In small letters only where nothing else can be meant: 'in am', 'f#m', 'piano dm 70 bpm' (not 'i am', 'fm').
+_SMALL = re.compile(
+    r"(?<![\w'’])(?:(?<=\bin )(?P<a>[a-g])(?P<accA>[#♯♭b]?)|(?P<b>[a-g])(?P<accB>[#♯♭])|(?P<c>[b-eg]))"
+    r"m(?=$|[,;/|.]| ?\d| at | with | for )"
+)
 _GERMAN = re.compile(r"\b(?P<name>[a-h](?:is|es|s)?)[ -](?P<mode>dur|moll)\b", re.IGNORECASE)
 _SOLFEGE = re.compile(
     r"\b(?P<name>do|ut|ré|re|mi|fa|sol|la|si)"
@@ -84,6 +89,7 @@ def find_key(text: str) -> tuple[Key, tuple[int, int] | None]:
         tonic = (_SOLFEGE_NOTES[match["name"].lower()] + shift) % 12
         found.append((1, match.span(), Key(tonic, _mode(match["mode"]))))
     found += [(2, match.span(), Key(_tonic(match), "minor")) for match in _SHORT.finditer(text)]
+    found += [(2, match.span(), _small(match)) for match in _SMALL.finditer(text)]
     if not found:
         modes = [
             (3, m.span(), Key(None, (m["mode"] or m["bare"] or m["article"]).lower()))
@@ -145,6 +151,13 @@ def parse_metre(text: str) -> tuple[int, int]:
     if not match or not 1 <= int(match[1]) <= 32:
         raise ValueError(f"metre {text[:40]!r}: must be 1..32 over 2, 4, 8 or 16, such as 3/4")
     return int(match[1]), int(match[2])
+
+
+def _small(match: re.Match[str]) -> Key:
+    name = match["a"] or match["b"] or match["c"]
+    accidental = match["accA"] or match["accB"] or ""
+    shift = {"": 0, "#": 1, "♯": 1}.get(accidental, -1)
+    return Key((NATURALS[name] + shift) % 12, "minor")
 
 
 def _mode(word: str) -> str:

@@ -58,6 +58,8 @@ LANGUAGES = {
     },
 }  # fmt: skip
 TRANSLATIONS = {word: ours for words in LANGUAGES.values() for word, ours in words.items()}
+# The name of a family in a list; in prose the word tells how strings are played.
+_PLUCKED = re.compile(r"\bplucked(?= (?:and|with|solo)\b|\s*(?:[,;&+/.!]|$))")
 # General MIDI programs; -1 is a drum kit.
 _ENSEMBLES = {
     "string quartet": (40, 41, 42),
@@ -70,6 +72,7 @@ _ENSEMBLES = {
     "brass band": (56, 60, 57, 58),
     "wind quintet": (73, 68, 71, 60, 70),
     "woodwind quintet": (73, 68, 71, 60, 70),
+    "string orchestra": (48,),
     "orchestra": (48, 73, 71, 60, 56),
     "rock band": (29, 33, -1),
     "metal band": (30, 33, -1),
@@ -121,6 +124,7 @@ def _aliases(name: str) -> tuple[str, ...]:
 def find_players(text: str) -> list[Instrument]:
     """Find instruments and the players of named ensembles; 'orchestral' counts where nobody is named."""
     players: list[Instrument] = []
+    text = _PLUCKED.sub("harp", text)
     for name in sorted(_ENSEMBLES, key=len, reverse=True):
         pattern = rf"\b{name}\b(?! hit)"
         if re.search(pattern, text):

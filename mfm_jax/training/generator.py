@@ -65,12 +65,6 @@ class CoderObjective:
         wide = self._code(params, z, method="encode_wide")
         wide = wide + self.noise * jax.random.normal(rng, wide.shape)
         made = self._code(params, shift(wide), wide, method="decode_wide")
-        return self._compared(params, made, z, batch)
-
-    def _compared(
-        self, params: Params, made: Float[Array, "B N K D"], z: Float[Array, "B N K D"], batch: Batch
-    ) -> tuple[Batch, Batch]:
-        """Losses and metrics of made beats beside the true ones."""
         # The first beat's predecessor is unknown here: it is context only.
         truth = jax.lax.stop_gradient(self._decode(params, z, batch))[:, TICKS_PER_BEAT:]
         guess = self._decode(params, made, batch)[:, TICKS_PER_BEAT:]
@@ -100,37 +94,6 @@ class CoderObjective:
             variables, flat, batch["category"], batch["percussion"], method="decode_roll"
         )
         return roll
-
-
-class DecoderObjective(CoderObjective):
-    """Train the decoder of a rotated beat coder on the few directions that the BeatXLSTM writes.
-
-    The encoder stays, and with it the meaning of every beat latent. `decode_wide` has learnt from all
-    directions and loses a quarter of the onsets on those that are kept.
-    """
-
-    def __init__(
-        self, model: GeneratorConfig, loss: CoderLoss, codec: CodecConfig, codec_params: Params, coder: Params
-    ) -> None:
-        """Take the frozen codec and the rotated coder."""
-        self.parts = [name for name in coder if name.startswith("decoder")]
-        super().__init__(model, loss, codec, codec_params, {name: coder[name] for name in self.parts})
-        self.frozen |= {name: tree for name, tree in coder.items() if name not in self.parts}
-
-    def init(self, rng: Array, batch: Batch) -> Params:
-        """Draw the decoder; what is known of it is laid over."""
-        drawn = super().init(rng, batch)
-        return {name: drawn[name] for name in self.parts}
-
-    def losses(self, params: Params, batch: Batch, rng: Array, step: Array) -> tuple[Batch, Batch]:
-        """As for the coder; latents get noise of a width drawn for each example."""
-        z = batch["z"].astype(jnp.float32)
-        beats = self._code(params, z, method="encode")
-        width, draw = jax.random.split(rng)
-        noise = self.noise * jax.random.uniform(width, (z.shape[0], 1, 1))
-        beats = beats + noise * jax.random.normal(draw, beats.shape)
-        made = self._code(params, shift(beats), beats, method="decode")
-        return self._compared(params, made, z, batch)
 
 
 def rotate(params: Params, wide: Float[np.ndarray, "M W"], width: int) -> Params:

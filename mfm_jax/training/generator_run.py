@@ -23,7 +23,6 @@ from mfm_jax.sharding import put_parameters
 from mfm_jax.training.generator import (
     CoderLoss,
     CoderObjective,
-    DecoderObjective,
     PriorLoss,
     PriorObjective,
     rotate,
@@ -74,7 +73,6 @@ class GeneratorRun:
         out: folder of the run: checkpoints, metrics, `generator.safetensors`.
         begin: weights to go on from (same sizes), such as those of an earlier z.
         coder: length and optimiser of the beat coder's fit; None keeps that of `begin`.
-        decoder: of a fit of its decoder alone, once the directions are chosen; None leaves it out.
         prior: of the levels' fit.
     """
 
@@ -87,7 +85,6 @@ class GeneratorRun:
     coder_loss: CoderLoss = CoderLoss()
     prior_loss: PriorLoss = PriorLoss()
     coder: TrainConfig | None = TrainConfig()
-    decoder: TrainConfig | None = None
     prior: TrainConfig = TrainConfig()
 
 
@@ -160,10 +157,6 @@ def _fit_coder(run: GeneratorRun, begin: Params | None) -> Params:
         coder = rotate(
             coder, np.concatenate(summaries(run.model.coder, coder, some, wide=True)), run.model.coder.width
         )
-    if run.decoder is not None:
-        last = DecoderObjective(run.model, run.coder_loss, *frozen, coder)
-        stream = coder_batches(stretches, run.batches, run.seed, own_share(run.decoder.mesh))
-        coder = coder | fit(last, stream, run.decoder, Path(run.out) / "decoder", about=_about(run))
     if jax.process_index() == 0:
         save_weights(path, coder, to_dict(run.model.coder))
     return coder

@@ -146,8 +146,8 @@ def _other(mode: str | None) -> str:
 
 def judge(asked: Asked, score: Score) -> dict[str, Any]:
     """Judge one score by what its prompt states."""
-    row: dict[str, Any] = {"prompt": asked.prompt, "notes": score.n_notes}
     facts = measure(score)
+    row: dict[str, Any] = {"prompt": asked.prompt, "notes a beat": facts.density or 0.0}
     if "bpm" in asked.stated:
         row["tempo within 5 %"] = abs((facts.tempo or 0.0) / (asked.facts.tempo or 1.0) - 1) <= 0.05
     if "metre" in asked.stated:
@@ -180,13 +180,11 @@ def measure_held_out(engine: Engine, draw: int, count: int, keep: Path | None, d
     for name in dict.fromkeys(names):
         passed = [row[name] for row in rows if name in row]
         table[name] = {"%": 100 * float(np.mean(passed)), "prompts": len(passed)}
-    table["notes a beat"] = {"%": float(np.mean([len_per_beat(row) for row in rows])), "prompts": len(rows)}
+    table["notes a beat (not a share)"] = {
+        "%": float(np.mean([row["notes a beat"] for row in rows])),
+        "prompts": len(rows),
+    }
     return {"table": table, "published": PUBLISHED, "rows": rows}
-
-
-def len_per_beat(row: dict[str, Any]) -> float:
-    """Notes a bar of the pieces asked for, a rough figure of how full they are."""
-    return float(row["notes"]) / BARS
 
 
 def properties(score: Score) -> dict[str, float]:

@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float
 
 from mfm_jax.layers import mlstm_chunks
 from mfm_jax.layers.mlstm_chunks import EPS
+from mfm_jax.layers.platform import platform
 
 FLOAT32 = jnp.dtype("float32")
 CHUNKS = {"cpu": 32, "gpu": 64, "tpu": 128}  # steps of a chunk, by backend
@@ -131,7 +132,7 @@ def chunkwise(
     Raises:
         ValueError: `chunk` is below 1.
     """
-    chunk = CHUNKS.get(jax.default_backend(), 64) if chunk is None else chunk
+    chunk = CHUNKS.get(platform(), 64) if chunk is None else chunk
     if chunk < 1:
         raise ValueError(
             f"chunk={chunk}: a chunk has at least one step; leave it out for what suits the machine"

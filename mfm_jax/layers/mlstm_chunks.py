@@ -22,6 +22,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from mfm_jax.layers.platform import platform
+
 EPS = 1e-6
 
 
@@ -200,7 +202,7 @@ def _inverse(mass: Array, w: Weights) -> Array:
 def _turned(a: Array) -> Array:
     """Swap the last two axes; on CPU for good, because XLA's products of turned matrices are slow there."""
     turned = jnp.swapaxes(a, -1, -2)
-    return jax.lax.optimization_barrier(turned) if jax.default_backend() == "cpu" else turned
+    return jax.lax.optimization_barrier(turned) if platform() == "cpu" else turned
 
 
 def _sums_from(a: Array, axis: int) -> Array:

@@ -1,0 +1,115 @@
+"""`fsdp_scan.hlo` is what XLA made, for eight CPU devices as data 2 x fsdp 4, of one step of gradient descent
+on six layers `tanh(x @ w)` under a scan: w [6, 64, 64] cut along its second axis, x [16, 64] along its first.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mfm_jax.pods.collectives import Collective, _groups, by_kind, collectives, whole_reductions
+from mfm_jax.pods.hlo import Shape, read, shapes, traffic, trip_count
+
+LAYERS, WIDTH = 6, 64
+WEIGHT = 4 * WIDTH * WIDTH  # bytes of a layer's
+
+
+@pytest.fixture(scope="module")
+def program():
+    return read(Path(__file__).with_name("fsdp_scan.hlo").read_text())
+
+
+def test_types_are_read():
+    found = shapes("(f32[2,3]{1,0:T(8,128)}, bf16[4]{0:T(128)S(1)}, /*index=2*/pred[], s4[8]{0})")
+    assert [s.bytes for s in found] == [24, 8, 1, 4]
+    assert [s.near for s in found] == [False, True, False, False]
+    assert found[0] == Shape("f32", (2, 3), False)
+
+
+def test_bodies_of_loops_count_every_round(program):
+    loops = [i for _, _, i in program.running() if i.op == "while"]
+    assert [trip_count(loop, program.computations) for loop in loops] == [LAYERS, LAYERS]
+    assert not program.guessed
+    assert program.rounds["region_0.1_spmd"] == LAYERS
+
+
+def test_a_length_not_written_down_is_taken_from_the_condition(program):
+    loop = next(i for _, _, i in program.running() if i.op == "while")
+    bare = loop._replace(text=loop.text.split(", backend_config")[0])
+    assert trip_count(bare, program.computations) == LAYERS
+
+
+def test_collectives_of_a_sharded_step(program):
+    found = collectives(program, per_slice=8)
+    sums = by_kind(found)
+    # Weights are gathered in both passes; gradients summed over fsdp, whole as CPUs do it, then over data.
+    assert sums["all-gather"][:3] == (2, 2 * LAYERS, 2 * LAYERS * WEIGHT)
+    assert sums["all-gather"].sent == 2 * LAYERS * WEIGHT * 3 / 4
+    assert sums["all-reduce"].bytes == LAYERS * (WEIGHT + WEIGHT / 4)
+    assert {one.group for one in found if one.kind == "all-reduce"} == {4, 2}
+    assert whole_reductions(found, {(WIDTH, WIDTH)}) == [(WIDTH, WIDTH)]
+    assert whole_reductions(found, {(WIDTH, WIDTH + 1)}) == []
+
+
+def test_what_leaves_a_slice_is_told_apart(program):
+    sums = by_kind(collectives(program, per_slice=4))
+    assert sums["all-reduce (DCN)"].bytes == LAYERS * WEIGHT / 4  # data is the outer axis
+    assert sums["all-reduce"].bytes == LAYERS * WEIGHT
+
+
+SCATTER = """
+HloModule m
+
+%all-reduce-scatter.1 (p: f32[64,64]) -> f32[16,64] {
+  %p = f32[64,64]{1,0} parameter(0)
+  %all-reduce.1 = f32[64,64]{1,0} all-reduce(%p), replica_groups={{0,1,2,3}}, to_apply=%add
+  %i = s32[] constant(0)
+  ROOT %dynamic-slice.1 = f32[16,64]{1,0} dynamic-slice(%all-reduce.1, %i, %i), dynamic_slice_sizes={16,64}
+}
+
+ENTRY %main (x: f32[64,64]) -> f32[16,64] {
+  %x = f32[64,64]{1,0} parameter(0)
+  ROOT %fusion.1 = f32[16,64]{1,0} fusion(%x), kind=kCustom, calls=%all-reduce-scatter.1
+}
+"""
+
+
+def test_a_scatter_in_disguise_is_a_scatter():
+    (only,) = collectives(read(SCATTER), per_slice=4)
+    assert only == Collective("reduce-scatter", 1.0, WEIGHT, ((64, 64),), 4, False)
+    assert only.sent == WEIGHT * 3 / 4
+
+
+@pytest.mark.parametrize(
+    ("text", "groups"),
+    [
+        ("replica_groups={{0,2},{1,3}}, to_apply", [[0, 2], [1, 3]]),
+        ("replica_groups=[2,2]<=[4]", [[0, 1], [2, 3]]),
+        ("replica_groups=[2,2]<=[2,2]T(1,0)", [[0, 2], [1, 3]]),
+        ("source_target_pairs={{0,1},{1,0}}", [[0, 1], [1, 0]]),
+        ("replica_groups=mesh['a'=2,'b'=2] {'b'}", [[0, 1], [2, 3]]),
+        ("replica_groups=mesh['a'=2,'b'=2], device_ids=([2,2]T(1,0)) {'b'}", [[0, 2], [1, 3]]),
+    ],
+)
+def test_groups_are_read_in_every_spelling(text, groups):
+    np.testing.assert_array_equal(_groups(text), groups)
+
+
+def test_traffic_counts_the_slice_and_not_the_stack():
+    text = """
+HloModule m
+
+%cut (p0: f32[6,64,64], p1: s32[]) -> f32[64,64] {
+  %p0 = f32[6,64,64]{2,1,0} parameter(0)
+  %p1 = s32[] parameter(1)
+  %ds = f32[1,64,64]{2,1,0} dynamic-slice(%p0, %p1, %p1, %p1), dynamic_slice_sizes={1,64,64}
+  ROOT %b = f32[64,64]{1,0} bitcast(%ds)
+}
+
+ENTRY %main (w: f32[6,64,64], i: s32[]) -> f32[64,64] {
+  %w = f32[6,64,64]{2,1,0} parameter(0)
+  %i = s32[] parameter(1)
+  ROOT %f = f32[64,64]{1,0} fusion(%w, %i), kind=kLoop, calls=%cut
+}
+"""
+    assert traffic(read(text)) == 2 * WEIGHT + 4

@@ -62,7 +62,22 @@ class StepFlops(NamedTuple):
 
 def count(function: Callable[..., Any], *arguments: Any) -> Flops:
     """Count the operations of a call; arguments may be shapes."""
-    return _count(_live(jax.make_jaxpr(function)(*arguments)))
+    return count_program(jax.make_jaxpr(function)(*arguments))
+
+
+def count_program(program: ClosedJaxpr) -> Flops:
+    """Count the operations of a traced program; what no output depends on costs nothing."""
+    jaxpr = program.jaxpr
+    return _count(dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0])
+
+
+def rematerialises(program: ClosedJaxpr) -> bool:
+    """Say whether a program computes some things again for its gradients."""
+    return _rematerialises(program.jaxpr)
+
+
+def _rematerialises(jaxpr: Jaxpr) -> bool:
+    return any("policy" in e.params or any(map(_rematerialises, _inner(e.params))) for e in jaxpr.eqns)
 
 
 def count_gradient(loss: Callable[..., tuple[Any, Any]], moving: Any, *rest: Any) -> StepFlops:
@@ -79,12 +94,6 @@ def count_gradient(loss: Callable[..., tuple[Any, Any]], moving: Any, *rest: Any
         return count(jax.value_and_grad(flat, has_aux=True), leaves[:moves], leaves[moves:])
 
     return StepFlops(passed(_keeping_all(closed)), passed(closed))
-
-
-def _live(program: ClosedJaxpr) -> Jaxpr:
-    """Drop what no output depends on."""
-    jaxpr = program.jaxpr
-    return dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0]
 
 
 def _count(jaxpr: Jaxpr) -> Flops:

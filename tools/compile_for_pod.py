@@ -31,6 +31,7 @@ from mfm_jax.pods.targets import Target, devices, parse
 from mfm_jax.training.ahead import Ahead, steps
 from mfm_jax.training.codec_run import CodecRun
 from mfm_jax.training.outlines import Outline, Run, load_run, outlines, state_bytes
+from mfm_jax.training.volume import volume
 
 FSDP = 16  # devices that share out the parameters unless told otherwise, if a slice has as many
 SHARE = 4  # parts of a chip's memory, of which parameters and moments may take one
@@ -126,8 +127,7 @@ def compile_step(step: Ahead, outline: Outline, target: Target, mesh: Any) -> di
         "mesh": {**sizes, "slices": target.slices},
         "batch": next(iter(outline.batch.values())).shape[0],
         "parameters": step.parameters,
-        "tokens": outline.tokens,
-        "audio_seconds": outline.audio_seconds,
+        **volume(outline.batch)._asdict(),
         "flops": {"model": step.flops.model.total, "executed": step.flops.executed.total},
         **found,
         **spent,

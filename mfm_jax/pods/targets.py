@@ -12,6 +12,8 @@ from jax.experimental import topologies
 from mfm_jax.pods.chips import Chip, chip_named
 
 NODE = 8  # GPUs of a machine
+# Trying kernels out takes a GPU; without trials only cuBLAS has one for every product.
+GPU_FLAGS = "--xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false"
 # Only `libtpu` reads these: it must not look for a TPU's metadata server, and wants to hear of a host.
 TPU_ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1",
@@ -118,8 +120,7 @@ def _gpus(target: Target) -> list[jax.Device]:
             f"jax-cuda12-plugin=={jax.__version__} jax-cuda12-pjrt=={jax.__version__}"
         )
     flags = os.environ.get("XLA_FLAGS", "")
-    if "autotune" not in flags:  # trying kernels out takes a GPU
-        os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_autotune_level=0".strip()
+    os.environ["XLA_FLAGS"] = f"{flags} {GPU_FLAGS}".strip()
     count = target.shape[0]
     nodes = max(1, count // NODE)
     shape = f"{target.slices}x{nodes}x{count // nodes}"

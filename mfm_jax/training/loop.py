@@ -31,6 +31,7 @@ from mfm_jax.training.state import (
 )
 from mfm_jax.training.step import make_turns
 from mfm_jax.training.stopping import Stopper
+from mfm_jax.training.telemetry import Meter, Tracer, peak_flops
 from mfm_jax.training.writers import WandbConfig, make_writers
 
 INIT_KEY = 2**31 - 1  # folded into the seed for the initial parameters: no step has this number
@@ -60,6 +61,7 @@ class TrainConfig:
         keep_every: checkpoints of every so many steps are kept for good; 0 for none.
         best: name of a logged figure; the checkpoint where it is best is kept beside the newest.
         best_is: which is best.
+        profile: steps, after the first few, whose XLA trace is written to `profile/`; 0 for none.
         tensorboard: also write TensorBoard events.
         wandb: also write a run of Weights & Biases.
     """
@@ -80,6 +82,7 @@ class TrainConfig:
     keep_every: int = 0
     best: str | None = None
     best_is: Literal["lowest", "highest"] = "lowest"
+    profile: int = 0
     tensorboard: bool = False
     wandb: WandbConfig | None = None
 
@@ -178,8 +181,11 @@ def fit(
             rate(report.show(step, call(params, step) or {}, note, done(), clock.seconds))
 
     report = Report(run.name, writers, progress, skipped(state))
+    meter = Meter(peak_flops(list(mesh.devices.flat)), int(skipped(state).sum()))
+    tracer = Tracer(run / "profile", config.profile if first_process else 0)
+    last = None  # a result of the step before
     ended = stopping = diverged = False
-    with closing(checkpoints), closing(report), Stopper() as stopper:
+    with closing(checkpoints), closing(report), closing(tracer), Stopper() as stopper:
         while not (ended or stopping or diverged):
             turn, step_function = turn_at(step, clock.seconds / 60)
             if phase is not None and turn.phase != phase:
@@ -188,23 +194,33 @@ def fit(
                 state = guarded_anew(state)  # of other losses nothing is known
             phase = turn.phase
             share = np.float32(min(done(), 1.0))
-            state, scalars = step_function(state, frozen, put_batch(next(stream), mesh), rng, share)
-            step += 1
+            with meter.fetching(last):
+                batch = put_batch(next(stream), mesh)
+            given = (state, frozen, batch, rng, share)
+            with meter.first_time(turn, step_function, *given):
+                state, scalars = step_function(*given)
+            step, last = step + 1, scalars["loss"]
+            tracer.step(last)
             clock.read(step)
             ended, stopping = done() >= 1, stopper.after(step)
             diverged = report.add(turn.prefix, scalars) >= config.guard.patience
+            meter.lap(turn)
             sampling = ended or (config.sample_every > 0 and step % config.sample_every == 0)
             due = step % config.checkpoint_every == 0
             due |= clock.seconds - saved_at > 60 * config.checkpoint_minutes
             due |= ended or stopping or diverged or (sampling and sample is not None)
             means = {}
             if due or step % config.log_every == 0:
-                means = report.log(step, skipped(state), {"seconds": clock.seconds}, done())
+                lost = skipped(state)
+                extra = {"seconds": clock.seconds, **meter.figures(int(lost.sum()))}
+                means = report.log(step, lost, extra, done())
             if due:
-                save()
-                rate(means)
+                with meter.lost("checkpoint"):
+                    save()
+                    rate(means)
             if sample is not None and sampling and not diverged:
-                show(sample, "sample")
+                with meter.lost("sample"):
+                    show(sample, "sample")
     if diverged:
         raise FloatingPointError(
             f"{run}: {config.guard.patience} steps in a row were skipped, up to step {step} "

@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 from jaxtyping import Array
 
-from mfm_jax.axes import FRAME_RATE, HOP, TICKS_PER_BEAT, VAE_LATENT, Params
+from mfm_jax.axes import HOP, TICKS_PER_BEAT, VAE_LATENT, Params
 from mfm_jax.config import load
 from mfm_jax.models.codec import CodecConfig
 from mfm_jax.models.generator import GeneratorConfig
@@ -50,16 +50,12 @@ class Outline(NamedTuple):
         objective: as in the run, but its frozen parameters are shapes.
         batch: shapes of a global batch.
         train: its settings.
-        audio_seconds: sound or music (at 120 beats a minute) in a batch.
-        tokens: steps of the longest sequence in a batch: frames, ticks or beats.
     """
 
     name: str
     objective: Objective
     batch: Batch
     train: TrainConfig
-    audio_seconds: float
-    tokens: int
 
 
 def load_run(*sources: str) -> Run:
@@ -99,8 +95,7 @@ def _vae(run: VAERun, batch: int | None) -> Outline:
     data = dataclasses.replace(run.data, batch=batch or run.data.batch)
     blob = pack({"audio": np.zeros(HOP, np.int16)}, {})
     shapes = _stacked(cut_audio(data, blob, np.random.default_rng(0)), data.batch)
-    tokens = data.batch * data.frames
-    return Outline("vae", make_objective(run, None), shapes, run.train, _seconds(tokens), tokens)
+    return Outline("vae", make_objective(run, None), shapes, run.train)
 
 
 def _codec(run: CodecRun, batch: int | None) -> Iterator[Outline]:
@@ -110,15 +105,11 @@ def _codec(run: CodecRun, batch: int | None) -> Iterator[Outline]:
         rng = np.random.default_rng(0)
         if isinstance(settings, ScoreData):
             example = cut_score(settings, pack_score(made_up_score(), {}, {}), rng)
-            tokens = size * settings.beats * TICKS_PER_BEAT
-            seconds = size * settings.beats / 2
         else:
             latent = {"latent": np.zeros((8, VAE_LATENT), np.float16)}
             example = cut_codec(settings, pack_score(made_up_score(), latent, {}), rng)
-            tokens = size * settings.frames
-            seconds = _seconds(tokens)
         objective = CodecObjective(run.model, stage.loss)
-        yield Outline(stage.name, objective, _stacked(example, size), stage.train, seconds, tokens)
+        yield Outline(stage.name, objective, _stacked(example, size), stage.train)
 
 
 def _coder(run: GeneratorRun, codec: CodecConfig, batch: int | None) -> Outline:
@@ -128,8 +119,7 @@ def _coder(run: GeneratorRun, codec: CodecConfig, batch: int | None) -> Outline:
     one = dataclasses.replace(settings, coder_batch=1)
     example = next(coder_batches([made_up_stretch()], one, 0))
     shapes = {name: _shape(array, settings.coder_batch) for name, array in example.items()}
-    beats = settings.coder_batch * settings.coder_beats
-    return Outline("coder", objective, shapes, run.coder, beats / 2, beats * TICKS_PER_BEAT)
+    return Outline("coder", objective, shapes, run.coder)
 
 
 def _prior(run: GeneratorRun, batch: int | None) -> Outline:
@@ -150,9 +140,7 @@ def _prior(run: GeneratorRun, batch: int | None) -> Outline:
     sizes = {few.batch: settings.batch, few.tick_batch: settings.tick_batch}
     shapes = {name: _shape(array, sizes[array.shape[0]]) for name, array in example.items()}
     objective = PriorObjective(model, run.prior_loss, coder_shapes(model))
-    ticks = settings.tick_batch * settings.tick_beats * TICKS_PER_BEAT
-    tokens = ticks + settings.batch * settings.beats
-    return Outline("prior", objective, shapes, run.prior, settings.batch * settings.beats / 2, tokens)
+    return Outline("prior", objective, shapes, run.prior)
 
 
 def codec_shapes(config: CodecConfig) -> Params:
@@ -179,7 +167,7 @@ def state_bytes(outline: Outline) -> int:
     parts = tuple(objective.optims) if isinstance(objective, Staged) else ()
 
     def begin(rng: Array, batch: Batch) -> TrainState:
-        return initial_state(objective.init(rng, batch), outline.train.optim, parts)
+        return initial_state(objective.init(rng, batch), outline.train, parts)
 
     state = jax.eval_shape(begin, jax.random.key(0), outline.batch)
     leaves = jax.tree.leaves((state, getattr(objective, "frozen", {})))
@@ -206,10 +194,6 @@ def made_up_stretch() -> Stretch:
     facts = {**told, "instruments": [1], "measured": measure(score, {}).to_json(), "captions": ["a scale"]}
     arrays = {"z": z, "phase": phase, "bar": bar, **beat_facts(score, score.by_category(), BEATS)}
     return stretch_of(arrays, facts)
-
-
-def _seconds(frames: int) -> float:
-    return frames / FRAME_RATE
 
 
 def _stacked(example: dict[str, Any], batch: int) -> Batch:

@@ -41,11 +41,13 @@ class Flops(NamedTuple):
 
     def times(self, rounds: float) -> "Flops":
         """Give those of some rounds."""
-        return Flops(*(rounds * value for value in self[:3]), open_loops=self.open_loops)
+        products, convolutions, transforms = (rounds * value for value in self[:3])
+        return Flops(products, convolutions, transforms, self.open_loops)
 
     def plus(self, other: "Flops") -> "Flops":
         """Add two counts."""
-        return Flops(*(a + b for a, b in zip(self, other)))
+        products, convolutions, transforms = (a + b for a, b in zip(self[:3], other[:3]))
+        return Flops(products, convolutions, transforms, self.open_loops + other.open_loops)
 
 
 class StepFlops(NamedTuple):
@@ -135,17 +137,22 @@ def _inner(params: dict[str, Any]) -> Iterator[Jaxpr]:
                 yield part
 
 
+def _sides(variable: Any) -> tuple[int, ...]:
+    shape: tuple[int, ...] = variable.aval.shape
+    return shape
+
+
 def _product(equation: JaxprEqn) -> float:
     (contracted, _), _ = equation.params["dimension_numbers"]
-    left = equation.invars[0].aval.shape
-    return 2.0 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
+    left, out = _sides(equation.invars[0]), _sides(equation.outvars[0])
+    return 2.0 * math.prod(out) * math.prod(left[axis] for axis in contracted)
 
 
 def _convolution(equation: JaxprEqn) -> float:
     p = equation.params
     numbers = p["dimension_numbers"]
-    left, right = (v.aval.shape for v in equation.invars)
-    out = equation.outvars[0].aval.shape
+    left, right = (_sides(v) for v in equation.invars)
+    out = _sides(equation.outvars[0])
     (batch, feature, *spaces) = numbers.out_spec
     total = 2.0 * out[batch] * out[feature] * right[numbers.rhs_spec[1]]
     for axis, place in enumerate(spaces):
@@ -186,7 +193,7 @@ def valid_taps(size: int, taps: int, out: int, stride: int, before: int, spread:
 def _transform(equation: JaxprEqn) -> float:
     lengths, kind = equation.params["fft_lengths"], equation.params["fft_type"]
     size = math.prod(lengths)
-    given = equation.invars[0].aval.shape
+    given = _sides(equation.invars[0])
     rows = math.prod(given[: len(given) - len(lengths)])
     real = kind in (lax.FftType.RFFT, lax.FftType.IRFFT)
     return rows * 5.0 * size * math.log2(max(size, 2)) * (0.5 if real else 1.0)

@@ -190,9 +190,9 @@ def _within(body: list[Instruction], written: float, read: list[float]) -> tuple
     """What a fusion touches of its result and operands when it only slices, or pastes into, some of them."""
     names = {}
     for instruction in body:
-        place = re.search(r"parameter\((\d+)\)", instruction.text)
-        if instruction.op == "parameter" and place:
-            names[int(place[1])] = instruction.name
+        number = re.search(r"parameter\((\d+)\)", instruction.text)
+        if instruction.op == "parameter" and number:
+            names[int(number[1])] = instruction.name
     by_name = {i.name: i for i in body}
     touched = list(read)
     for place, name in names.items():

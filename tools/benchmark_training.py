@@ -2,9 +2,9 @@
 
     python tools/benchmark_training.py configs/generator/tiny.yaml [--stage prior] [--core N] [--json FILE]
 
-Operations are counted, not measured (`mfm_jax/flops.py`). One core, CPU seconds, the least of several rounds,
-and the peak is that of a float32 matrix product measured between those rounds: other work on the machine hardly
-matters. The table is of XLA's own trace of some steps: time by part of the model and kind of operation.
+Operations are counted, not measured (`mfm_jax/flops.py`). One core, CPU seconds, the least of several rounds;
+the peak is that of a float32 matrix product measured between those rounds, so that other work on the machine
+hardly matters. The table is of XLA's own trace of some steps: time by part of the model and operation.
 """
 
 import argparse

@@ -21,16 +21,24 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from mfm_jax.config import load
+from mfm_jax.flops import count
+from mfm_jax.inference.outlines import decoding, generating, sounding
 from mfm_jax.layers.platform import made_for
-from mfm_jax.mesh import MeshConfig, make_mesh
+from mfm_jax.mesh import MeshConfig, by_example, make_mesh
 from mfm_jax.models.codec import CodecConfig
+from mfm_jax.models.vae import VAEConfig
 from mfm_jax.pods.report import DoesNotFit, check_fits, figures, overflow, table
 from mfm_jax.pods.targets import Target, devices, parse
-from mfm_jax.training.ahead import Ahead, steps
+from mfm_jax.sharding import abstract
+from mfm_jax.training.ahead import Ahead, size_in_bytes, steps
 from mfm_jax.training.codec_run import CodecRun
-from mfm_jax.training.outlines import Outline, Run, load_run, outlines, state_bytes
+from mfm_jax.training.generator_run import GeneratorRun
+from mfm_jax.training.outlines import Outline, Run, load_run, outlines, state_bytes, trained_shapes
+from mfm_jax.training.vae_adversarial import VAE_PART
+from mfm_jax.training.vae_run import VAERun
 from mfm_jax.training.volume import volume
 
 FSDP = 16  # devices that share out the parameters unless told otherwise, if a slice has as many
@@ -75,21 +83,47 @@ def compiled(options: argparse.Namespace) -> list[dict[str, Any]]:
     run, codec = load_run(*options.config), codec_of(options)
     stage = options.stage or ""
     wanted = [o for o in outlines(run, codec, options.batch) if o.name.startswith(stage.split("/")[0])]
+    wanted = wanted[-1:] if options.inference else wanted  # the last stage leaves the whole model
     if not wanted:
         raise ValueError(f"--stage {stage!r}: this run has none of that name; leave it out to see all")
     settled = []
     for outline in wanted:  # refuse before anything takes long
-        mesh = settle(outline, target, options.mesh)
+        mesh = settle(outline, target, options.mesh or ("fsdp=1" if options.inference else None))
         settled.append((divided(outline, run, codec, mesh, target, options.batch), mesh))
     everything = devices(target)
     rows = []
     with made_for(target.chip.platform):
         for outline, mesh_config in settled:
             mesh = make_mesh(mesh_config, everything)
-            for step in steps(outline, mesh):
-                if step.name.startswith(stage):
+            found = [call_of(run, outline, mesh)] if options.inference else steps(outline, mesh)
+            for step in found:
+                if options.inference or step.name.startswith(stage):
                     rows.append(compile_step(step, outline, target, mesh))
     return rows
+
+
+def call_of(run: Run, outline: Outline, mesh: Mesh) -> Ahead:
+    """Trace what a batch job calls with the parameters that a stage leaves behind."""
+    rows = max(leaf.shape[0] for leaf in outline.batch.values())
+    if isinstance(run, GeneratorRun):
+        call = generating(run.model, rows)
+    elif isinstance(run, CodecRun):
+        call = decoding(run.model, rows)
+    elif isinstance(run.model, VAEConfig):
+        call = sounding(run.model, rows)
+    else:
+        raise ValueError("--inference: a converted RAVE decodes as a stream; give a VAE's config")
+    shapes = trained_shapes(outline)
+    params = abstract(shapes.get(VAE_PART, shapes) if isinstance(run, VAERun) else shapes, mesh)
+    split = by_example(mesh)
+    batch = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=split), call.batch
+    )
+    flops = count(call.function, params, batch).total
+    lowered = jax.jit(call.function).lower(params, batch)
+    leaves = jax.tree.leaves(params)
+    sizes = size_in_bytes(params), size_in_bytes(call.batch)
+    return Ahead(call.name, lowered, (flops, flops), sum(leaf.size for leaf in leaves), *sizes, set())
 
 
 def compile_step(step: Ahead, outline: Outline, target: Target, mesh: Any) -> dict[str, Any]:
@@ -116,7 +150,7 @@ def compile_step(step: Ahead, outline: Outline, target: Target, mesh: Any) -> di
         sizes["data"] * sizes["fsdp"],
         step.held,
         step.batch,
-        (step.flops.model.total, step.flops.executed.total),
+        step.flops,
         step.sharded,
     )
     check_fits(step.name, found["memory"]["peak"], target)
@@ -128,7 +162,7 @@ def compile_step(step: Ahead, outline: Outline, target: Target, mesh: Any) -> di
         "batch": next(iter(outline.batch.values())).shape[0],
         "parameters": step.parameters,
         **volume(outline.batch)._asdict(),
-        "flops": {"model": step.flops.model.total, "executed": step.flops.executed.total},
+        "flops": {"model": step.flops[0], "executed": step.flops[1]},
         **found,
         **spent,
     }

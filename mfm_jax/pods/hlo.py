@@ -13,7 +13,7 @@ from typing import NamedTuple
 WIDTHS = {"pred": 1, "s4": 0.5, "u4": 0.5, "bf16": 2, "token": 0, "opaque": 0}  # others say their bits
 FREE = {
     *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "iota", "while", "call"),
-    *("conditional", "partition-id", "replica-id", "opt-barrier", "custom-call"),
+    *("conditional", "partition-id", "replica-id", "opt-barrier", "async-start", "async-update"),
 }
 _SHAPE = re.compile(r"\b([a-z]+\d*[a-z0-9]*)\[([\d,]*)\](\{[^}]*\})?")
 _INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.+?) ([a-z][\w\-]*)\((.*)$")
@@ -180,6 +180,10 @@ def _moved(program: Program, home: str, instruction: Instruction) -> float:
         sum(s.bytes for s in here[name].shapes if not s.near) if name in here else 0.0
         for name in instruction.operands
     ]
+    if instruction.op.endswith("-start"):  # its type holds the operands too
+        written = max(written - sum(touched), 0.0)
+    if instruction.op == "custom-call":  # what follows the result is room to work in
+        written = sum(s.bytes for s in instruction.shapes[:1] if not s.near)
     for called in instruction.called("calls") if instruction.op == "fusion" else []:
         body = program.computations.get(called, [])
         written, touched = _within(body, written, touched)

@@ -1,6 +1,5 @@
 """Training steps for machines that are not there: the very functions that `fit` calls, on shapes alone."""
 
-import dataclasses
 import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -9,7 +8,6 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from mfm_jax.flops import StepFlops
 from mfm_jax.mesh import by_example, replicated
 from mfm_jax.training.outlines import Outline
 from mfm_jax.training.state import Objective, Staged, Turn, abstract_frozen, abstract_state
@@ -23,7 +21,7 @@ class Ahead(NamedTuple):
     Attributes:
         name: stage, and phase where a stage has several kinds of steps.
         lowered: the step, traced for its mesh.
-        flops: of the losses and their gradients, over all devices.
+        flops: that the model asks for, and that are executed, over all devices.
         parameters: numbers that are trained or that the losses need.
         held: bytes of parameters, averages, moments and counters over all devices, each once.
         batch: bytes of a batch over all devices.
@@ -32,7 +30,7 @@ class Ahead(NamedTuple):
 
     name: str
     lowered: Any
-    flops: StepFlops
+    flops: tuple[float, float]
     parameters: int
     held: int
     batch: int
@@ -57,13 +55,14 @@ def steps(outline: Outline, mesh: Mesh) -> Iterator[Ahead]:
         if isinstance(objective, Staged):
             part, optim = turn.part, objective.optims[turn.part]
         step: Any = make_step(turn.objective, train, state, frozen, mesh, part, optim)
+        flops = step_flops(turn.objective, state.params, frozen, batch, part)
         yield Ahead(
             f"{outline.name}{name}",
             step.lower(state, frozen, batch, rng, progress),
-            step_flops(turn.objective, state.params, frozen, batch, part),
+            (flops.model.total, flops.executed.total),
             sum(math.prod(leaf.shape) for leaf in jax.tree.leaves((state.params, frozen))),
-            _bytes((state, frozen)),
-            _bytes(batch),
+            size_in_bytes((state, frozen)),
+            size_in_bytes(batch),
             _gradients(state.params if part is None else state.params[part], mesh),
         )
 
@@ -80,7 +79,8 @@ def turns(objective: Objective) -> dict[str, Turn]:
     return {f"/phase {turn.phase} {turn.part}": turn for turn in found}
 
 
-def _bytes(tree: Any) -> int:
+def size_in_bytes(tree: Any) -> int:
+    """Bytes of all arrays of a tree, or of their shapes, each once."""
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
@@ -98,9 +98,3 @@ def _gradients(params: Any, mesh: Mesh) -> set[tuple[int, ...]]:
         shape = tuple(side // share for side, share in zip(leaf.shape, shares))
         found |= {shape, shape[1:]} if len(shape) > 2 else {shape}
     return found
-
-
-def with_mesh(outline: Outline, **sizes: Any) -> Outline:
-    """Give a stage with other sizes of the mesh in its settings."""
-    changed = dataclasses.replace(outline.train.mesh, **sizes)
-    return outline._replace(train=dataclasses.replace(outline.train, mesh=changed))

@@ -174,6 +174,12 @@ def state_bytes(outline: Outline) -> int:
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
 
 
+def trained_shapes(outline: Outline) -> Params:
+    """Shapes of all parameters that a stage leaves behind: its own and the frozen ones."""
+    params = _evaluated(outline.objective, outline.batch)
+    return {**params, **getattr(outline.objective, "frozen", {})}
+
+
 def _evaluated(objective: Objective, batch: Batch) -> Params:
     params: Params = jax.eval_shape(objective.init, jax.random.key(0), batch)
     return params

@@ -29,7 +29,7 @@ from mfm_jax.training.codec import CodecObjective
 from mfm_jax.training.codec_run import CodecRun
 from mfm_jax.training.compositions import bar_places, beat_facts
 from mfm_jax.training.data import ClipData, cut_audio, cut_codec
-from mfm_jax.training.generator import CoderObjective, PriorObjective
+from mfm_jax.training.generator import CoderObjective, DecoderObjective, PriorObjective
 from mfm_jax.training.generator_run import GeneratorRun
 from mfm_jax.training.loop import TrainConfig
 from mfm_jax.training.score_batches import ScoreData, cut_score
@@ -88,7 +88,7 @@ def outlines(run: Run, codec: CodecConfig, batch: int | None = None) -> list[Out
         return [_vae(run, batch)]
     if isinstance(run, CodecRun):
         return list(_codec(run, batch))
-    return [_coder(run, codec, batch), _prior(run, batch)]
+    return [*_coder(run, codec, batch), _prior(run, batch)]
 
 
 def _vae(run: VAERun, batch: int | None) -> Outline:
@@ -112,14 +112,17 @@ def _codec(run: CodecRun, batch: int | None) -> Iterator[Outline]:
         yield Outline(stage.name, objective, _stacked(example, size), stage.train)
 
 
-def _coder(run: GeneratorRun, codec: CodecConfig, batch: int | None) -> Outline:
+def _coder(run: GeneratorRun, codec: CodecConfig, batch: int | None) -> Iterator[Outline]:
     settings = dataclasses.replace(run.batches, coder_batch=batch or run.batches.coder_batch)
     frozen = codec_shapes(codec)
-    objective = CoderObjective(run.model, run.coder_loss, codec, frozen)
     one = dataclasses.replace(settings, coder_batch=1)
     example = next(coder_batches([made_up_stretch()], one, 0))
     shapes = {name: _shape(array, settings.coder_batch) for name, array in example.items()}
-    return Outline("coder", objective, shapes, run.coder)
+    if run.coder is not None:
+        yield Outline("coder", CoderObjective(run.model, run.coder_loss, codec, frozen), shapes, run.coder)
+    if run.decoder is not None:
+        last = DecoderObjective(run.model, run.coder_loss, codec, frozen, coder_shapes(run.model))
+        yield Outline("decoder", last, shapes, run.decoder)
 
 
 def _prior(run: GeneratorRun, batch: int | None) -> Outline:

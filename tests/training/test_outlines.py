@@ -29,7 +29,7 @@ def test_every_config_is_read_without_its_folders(stage, kind, name):
 
 
 def test_a_bad_config_is_refused():
-    with pytest.raises(ValueError, match="GeneratorRun: prior.stepz"):
+    with pytest.raises(ValueError, match=r"GeneratorRun: prior\.stepz"):
         run_of("generator", "tiny", "prior.stepz=3")
 
 

@@ -12,6 +12,8 @@ import numpy as np
 from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxtyping import Array, Key
+
 from mfm_jax.config import config
 from mfm_jax.placement import BATCH, DATA, FSDP, TENSOR
 
@@ -96,6 +98,12 @@ def make_mesh(config: MeshConfig = ALL_DATA, devices: Sequence[jax.Device] | Non
 def replicated(mesh: Mesh) -> NamedSharding:
     """Sharding of what every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def random_key(seed: int, mesh: Mesh) -> Key[Array, ""]:
+    """Give a random key that every device has."""
+    key: Key[Array, ""] = jax.jit(lambda: jax.random.key(seed), out_shardings=replicated(mesh))()
+    return key
 
 
 def by_example(mesh: Mesh) -> NamedSharding:

@@ -22,7 +22,7 @@ if __name__ == "__main__":
 import jax
 import numpy as np
 
-from mfm_jax.mesh import MeshConfig, batch_share, make_mesh, put_batch, replicated, start_processes
+from mfm_jax.mesh import MeshConfig, batch_share, make_mesh, put_batch, random_key, start_processes
 from mfm_jax.training.loop import TrainConfig
 from mfm_jax.training.optim import OptimConfig
 from mfm_jax.training.state import abstract_state, begin_state, frozen_parameters
@@ -36,7 +36,7 @@ def train(stage, shape, steps, **settings):
     mesh = make_mesh(MeshConfig(data=shape[0], fsdp=shape[1], tensor=shape[2]))
     recipe = TrainConfig(optim=OptimConfig(rate=1e-3, warmup=2), **settings)
     part, parts = batch_share(mesh)
-    rng = jax.device_put(jax.random.key(7), replicated(mesh))
+    rng = random_key(7, mesh)
 
     def own(values):
         return {name: np.split(value, parts)[part] for name, value in values.items()}

@@ -54,8 +54,10 @@ def numbers(shapes, seed=0):
     def one(shape, kind):
         if kind is bool:
             return np.ones(shape, bool)
-        if np.issubdtype(kind, np.integer):
-            return rng.integers(0, 1, shape).astype(kind)
+        if kind is np.int16:  # audio
+            return rng.integers(-9_000, 9_000, shape).astype(kind)
+        if np.issubdtype(kind, np.integer):  # numbers of things, each the first of them
+            return np.zeros(shape, kind)
         return rng.standard_normal(shape).astype(kind)
 
     return {name: one(*told) for name, told in shapes.items()}

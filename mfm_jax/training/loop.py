@@ -11,7 +11,7 @@ import numpy as np
 from mfm_jax.axes import Params
 from mfm_jax.config import config, to_dict
 from mfm_jax.layers.precision import Precision
-from mfm_jax.mesh import MeshConfig, make_mesh, on_this_host, put_batch, replicated
+from mfm_jax.mesh import MeshConfig, make_mesh, on_this_host, put_batch, random_key
 from mfm_jax.training.checkpointing import Checkpoints
 from mfm_jax.training.clock import Clock
 from mfm_jax.training.guards import GuardConfig
@@ -130,7 +130,7 @@ def fit(
     checkpoints = Checkpoints(run / "checkpoints", config.keep, config.keep_every, highest)
     first_process = jax.process_index() == 0
     progress = Progress(run.name, prints=first_process)
-    rng = jax.device_put(jax.random.key(config.seed), replicated(mesh))
+    rng = random_key(config.seed, mesh)
 
     stream = iter(batches)
     start = position(stream)

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-
 from jaxtyping import Array, Key
 
 from mfm_jax.config import config

@@ -1,6 +1,6 @@
 """One run, many machines: losses do not depend on how devices are arranged, nor on how many processes run.
 
-Devices are simulated; their number is fixed when a process starts, so arrangements have processes of their own.
+Devices are simulated; their number is fixed when a process starts, so arrangements have their own processes.
 """
 
 import json

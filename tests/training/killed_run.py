@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from mfm_jax.config import build
+from mfm_jax.mesh import start_processes
 from mfm_jax.training.loop import TrainConfig, fit
 from mfm_jax.training.resuming import position
 from tests.training.tiny_stages import stage
@@ -55,4 +56,5 @@ def run(name, folder, pause=0.0, **settings):
 
 
 if __name__ == "__main__":
+    start_processes()
     run(sys.argv[1], sys.argv[2], float(sys.argv[3]), **json.loads(sys.argv[4]))

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -26,10 +27,14 @@ def start(tmp_path_factory):
     env |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PLATFORMS": "cpu"}
     quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
-    def begin(stage, folder, devices=1, **settings):
+    def begin(stage, folder, devices=1, processes=1, process=0, port=0, **settings):
+        place = {}
+        if processes > 1:
+            place = {"COORDINATOR": f"localhost:{port}", "PROCESSES": str(processes), "PROCESS": str(process)}
+        place = {f"MFM_{name}": value for name, value in place.items()}
         script = "-m", "tests.training.killed_run", stage, str(folder), str(PAUSE), json.dumps(settings)
         flags = f"--xla_force_host_platform_device_count={devices} {quick}"
-        return subprocess.Popen([sys.executable, *script], env={**env, "XLA_FLAGS": flags}, cwd=ROOT)
+        return subprocess.Popen([sys.executable, *script], env={**env, **place, "XLA_FLAGS": flags}, cwd=ROOT)
 
     return begin
 
@@ -109,6 +114,33 @@ def test_a_run_killed_ten_times_goes_on(stage, start, tmp_path):
     assert len(starts) == 11
     assert len(set(starts)) >= 5
     assert all(step % 2 == 0 for step in starts)
+
+
+@pytest.mark.slow
+def test_two_processes_stop_together_and_one_goes_on(start, tmp_path):
+    """SIGTERM to one of two processes: both save the same step; a single process goes on from it."""
+    moved, alone = tmp_path / "moved", tmp_path / "alone"
+    settings = {"steps": 200, "checkpoint_every": 1000}
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    pair = [start("vae", moved, 2, 2, process, port, mesh={"fsdp": 2}, **settings) for process in (0, 1)]
+    try:
+        assert kill_after(pair[1], moved, 3, signal.SIGTERM) < 120
+        codes = [child.wait(SLOWEST) for child in pair]
+    finally:
+        for child in pair:
+            child.kill()
+            child.wait()
+    assert codes == [128 + signal.SIGTERM] * 2
+    (stopped,) = (int(path.name) for path in (moved / "checkpoints").iterdir())
+    assert stopped == max(metrics(moved)) < 200
+    child = start("vae", moved, **settings)
+    kill_after(child, moved, stopped + 3, signal.SIGTERM)
+    kill_after(start("vae", alone, **settings), alone, stopped + 3, signal.SIGTERM)
+    ours, theirs = losses(moved), losses(alone)
+    for step in range(1, stopped + 4):
+        assert ours[step]["loss"] == pytest.approx(theirs[step]["loss"], rel=1e-5), step
 
 
 @pytest.mark.slow

@@ -123,13 +123,16 @@ def guarded_anew(state: TrainState) -> TrainState:
     """Forget what the guards compare with, as when other losses follow; what was skipped stays counted."""
 
     def anew(guard: Guard) -> Guard:
-        blank = [jax.device_put(jnp.full_like(a, jnp.nan), a.sharding) for a in (guard.losses, guard.norms)]
-        zeros = [jax.device_put(jnp.zeros_like(a), a.sharding) for a in (guard.accepted, guard.in_a_row)]
-        return guard._replace(losses=blank[0], norms=blank[1], accepted=zeros[0], in_a_row=zeros[1])
+        losses, norms = (jnp.full_like(window, jnp.nan) for window in (guard.losses, guard.norms))
+        return guard._replace(
+            losses=losses, norms=norms, accepted=guard.accepted * 0, in_a_row=guard.in_a_row * 0
+        )
 
-    return state._replace(
-        guards=jax.tree.map(anew, state.guards, is_leaf=lambda node: isinstance(node, Guard))
-    )
+    def whole(guards: Guard | dict[str, Guard]) -> Guard | dict[str, Guard]:
+        return jax.tree.map(anew, guards, is_leaf=lambda node: isinstance(node, Guard))
+
+    places = jax.tree.map(lambda leaf: leaf.sharding, state.guards)
+    return state._replace(guards=jax.jit(whole, out_shardings=places)(state.guards))
 
 
 def skipped(state: TrainState) -> Int[np.ndarray, " K"]:

@@ -6,12 +6,10 @@ writes OUT/codec.safetensors, and OUT/STAGE/metrics.jsonl with note F1 on the fo
 """
 
 import argparse
+import sys
 
-import jax
-
-from mfm_jax.config import load
-from mfm_jax.mesh import add_process_options, start_processes
 from mfm_jax.training.codec_run import CodecRun, train
+from mfm_jax.training.script import add_run_options, run_script
 
 
 def main() -> None:
@@ -19,13 +17,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("settings", nargs="+", help="YAML files and name=value overrides of CodecRun")
-    add_process_options(parser)
-    told = parser.parse_args()
-    start_processes(told.coordinator, told.processes, told.process)
-    weights = train(load(CodecRun, *told.settings))
-    if jax.process_index() == 0:
-        print(weights)
+    add_run_options(parser, CodecRun)
+    sys.exit(run_script(CodecRun, train, parser.parse_args()))
 
 
 if __name__ == "__main__":

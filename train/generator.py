@@ -10,16 +10,15 @@ the records, as in tools/prepare_data.py.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
-import jax
-
 from mfm_jax.config import load
-from mfm_jax.mesh import add_process_options, start_processes
 from mfm_jax.training.commands import add_workers, workers_of
 from mfm_jax.training.compositions import EncodeConfig, encode_scores
 from mfm_jax.training.generator_run import GeneratorRun, embed, train
 from mfm_jax.training.generator_samples import SampleConfig, report
+from mfm_jax.training.script import add_run_options, run_script
 from mfm_jax.training.stretches import load_stretches
 
 
@@ -36,11 +35,10 @@ def main() -> None:
     add_workers(encode, 1)
     encode.add_argument("settings", nargs="*", help="YAML files and name=value overrides of EncodeConfig")
     fit = stages.add_parser("train", help="z records -> generator.safetensors")
-    fit.add_argument("settings", nargs="+", help="YAML files and name=value overrides of GeneratorRun")
+    add_run_options(fit, GeneratorRun)
     look = stages.add_parser("sample", help="generator.safetensors -> MIDI and figures beside held-out music")
     look.add_argument("settings", nargs="+", help="as for train")
     look.add_argument("--sampling", nargs="*", default=[], help="overrides of SampleConfig")
-    add_process_options(fit)
     arguments, rest = parser.parse_known_args()
     if rest and arguments.stage != "encode":
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -59,10 +57,7 @@ def main() -> None:
         )
         print("\n".join(f"{name} {value:.3f}" for name, value in figures.items()))
     else:
-        start_processes(arguments.coordinator, arguments.processes, arguments.process)
-        weights = train(load(GeneratorRun, *arguments.settings))
-        if jax.process_index() == 0:
-            print(weights)
+        sys.exit(run_script(GeneratorRun, train, arguments))
 
 
 if __name__ == "__main__":

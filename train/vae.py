@@ -4,11 +4,9 @@ python train/vae.py configs/vae/tiny.yaml clips=DATA/train valid=DATA/valid out=
 """
 
 import argparse
+import sys
 
-import jax
-
-from mfm_jax.config import load
-from mfm_jax.mesh import add_process_options, start_processes
+from mfm_jax.training.script import add_run_options, run_script
 from mfm_jax.training.vae_run import VAERun, train
 
 
@@ -17,13 +15,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("settings", nargs="+", help="YAML files and name=value overrides of VAERun")
-    add_process_options(parser)
-    told = parser.parse_args()
-    start_processes(told.coordinator, told.processes, told.process)
-    weights = train(load(VAERun, *told.settings))
-    if jax.process_index() == 0:
-        print(weights)
+    add_run_options(parser, VAERun)
+    sys.exit(run_script(VAERun, train, parser.parse_args()))
 
 
 if __name__ == "__main__":

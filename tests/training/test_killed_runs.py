@@ -81,7 +81,11 @@ def finish(child):
 
 
 def losses(folder):
-    return {step: {n: v for n, v in line.items() if n != "seconds"} for step, line in metrics(folder).items()}
+    """All figures of a run but those of its clock and its machine."""
+    return {
+        step: {name: value for name, value in line.items() if name != "seconds" and "time/" not in name}
+        for step, line in metrics(folder).items()
+    }
 
 
 def check(stage, start, tmp_path, kills, steps, every):

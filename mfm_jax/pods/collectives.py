@@ -1,5 +1,6 @@
 """What a compiled program sends between devices: kinds, bytes, and whether it leaves the slice."""
 
+import math
 import re
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -9,6 +10,7 @@ import numpy as np
 from mfm_jax.pods.hlo import Instruction, Program
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+LARGE = 2**15  # numbers of a parameter whose gradient must be scattered
 SCATTERED = "all-reduce-scatter"  # a fusion on TPU: an all-reduce of which each device keeps a part
 
 
@@ -88,10 +90,11 @@ def whole_reductions(found: Iterable[Collective], sharded: set[tuple[int, ...]])
 
     Args:
         found: collectives of a training step.
-        sharded: shapes of the gradients of parameters that `fsdp` cuts, before it does.
+        sharded: shapes of the gradients of parameters that `fsdp` cuts, before it does. Those of fewer than
+            `LARGE` numbers are not worth a scatter: XLA sums them whole, with others, in one message.
     """
     reduced = (sides for one in found if one.kind == "all-reduce" for sides in one.sides)
-    return [sides for sides in reduced if sides in sharded]
+    return [sides for sides in reduced if sides in sharded and math.prod(sides) >= LARGE]
 
 
 def _is_scatter(name: str, body: list[Instruction]) -> bool:

@@ -29,7 +29,7 @@ from mfm_jax.training.codec import CodecObjective
 from mfm_jax.training.codec_run import CodecRun
 from mfm_jax.training.compositions import bar_places, beat_facts
 from mfm_jax.training.data import ClipData, cut_audio, cut_codec
-from mfm_jax.training.generator import CoderObjective, DecoderObjective, PriorObjective
+from mfm_jax.training.generator import CoderObjective, PriorObjective
 from mfm_jax.training.generator_run import GeneratorRun
 from mfm_jax.training.loop import TrainConfig
 from mfm_jax.training.score_batches import ScoreData, cut_score
@@ -120,9 +120,6 @@ def _coder(run: GeneratorRun, codec: CodecConfig, batch: int | None) -> Iterator
     shapes = {name: _shape(array, settings.coder_batch) for name, array in example.items()}
     if run.coder is not None:
         yield Outline("coder", CoderObjective(run.model, run.coder_loss, codec, frozen), shapes, run.coder)
-    if run.decoder is not None:
-        last = DecoderObjective(run.model, run.coder_loss, codec, frozen, coder_shapes(run.model))
-        yield Outline("decoder", last, shapes, run.decoder)
 
 
 def _prior(run: GeneratorRun, batch: int | None) -> Outline:

@@ -155,7 +155,7 @@ def fit(
     shown = {"train": settings, **told}
     writers = make_writers(run, step, config.tensorboard, config.wandb, shown) if first_process else []
     clock = Clock(trained, config.log_every)
-    saved, saved_at = step, clock.seconds
+    saved, saved_at, rated = step, clock.seconds, checkpoints.best() is not None
 
     def done() -> float:
         by_time = clock.seconds / (60 * config.minutes) if config.minutes else 0.0
@@ -168,8 +168,10 @@ def fit(
         saved, saved_at = step, clock.seconds
 
     def rate(figures: dict[str, float]) -> None:
+        nonlocal rated
         if saved == step and config.best in figures:
             checkpoints.rate(step, figures[config.best])
+            rated = True
 
     def kept() -> Params:  # whole, on one device of this process, which can then use it alone
         params: Params = on_this_host(averaged(state))
@@ -179,13 +181,17 @@ def fit(
         params = kept()
         if first_process:
             rate(report.show(step, call(params, step) or {}, note, done(), clock.seconds))
+            if config.best and not rated:
+                progress.say(f"best={config.best}: no figure of this name yet, so no checkpoint is the best")
 
     report = Report(run.name, writers, progress, skipped(state))
     meter = Meter(peak_flops(list(mesh.devices.flat)), int(skipped(state).sum()))
     tracer = Tracer(run / "profile", config.profile if first_process else 0)
     last = None  # a result of the step before
-    ended = stopping = diverged = False
+    ended, stopping, diverged = done() >= 1, False, False
     with closing(checkpoints), closing(report), closing(tracer), Stopper() as stopper:
+        if ended and sample is not None:  # killed after its last step, or run again
+            show(sample, "sample")
         while not (ended or stopping or diverged):
             turn, step_function = turn_at(step, clock.seconds / 60)
             if phase is not None and turn.phase != phase:

@@ -139,3 +139,15 @@ def test_samples_come_after_their_checkpoint_and_a_signal_while_they_are_made_en
     assert stopped.value.code == 128 + signal.SIGTERM
     assert Checkpoints(tmp_path / "checkpoints").newest() in (5, 6)
     assert [line["valid"] for line in lines(tmp_path) if "valid" in line] == [1.0]
+
+
+def test_a_run_that_has_ended_is_not_trained_further(tmp_path, capsys):
+    seen = []
+    config = settings(steps=6, best="valdi")
+    first = fit(Line(), stream(), config, tmp_path, lambda params, step: seen.append(step) or {"valid": 1.0})
+    again = fit(Line(), stream(), config, tmp_path, lambda params, step: seen.append(step) or {"valid": 1.0})
+    assert seen == [6, 6]
+    assert Checkpoints(tmp_path / "checkpoints").steps() == [6]
+    for old, new in zip(jax.tree.leaves(first), jax.tree.leaves(again), strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert "best=valdi: no figure of this name yet" in capsys.readouterr().out

@@ -24,6 +24,7 @@ from mfm_jax.inference.manifest import Item, open_manifest
 from mfm_jax.inference.outputs import staged
 from mfm_jax.inference.pieces import Piece
 from mfm_jax.inference.planning import Wish, understand
+from mfm_jax.inference.writing import ROWS
 
 
 def main() -> int:
@@ -38,10 +39,11 @@ def main() -> int:
         manifest = open_manifest(options.prompts, "prompt", options.seed)
         job = job_of(options)
         engine = job.engine(options.model, "vae", "codec", "generator", "text", "quiet")
+        rows = ROWS if job.together is None else DRAFTS  # alone: the bytes of `mfm generate`
 
         def make(item: Item) -> Piece:
             wish = build(Wish, {"seconds": options.seconds, **item.controls})
-            (piece,) = generate(engine, understand([item.source], wish), [item.seed], wish, rows=DRAFTS)
+            (piece,) = generate(engine, understand([item.source], wish), [item.seed], wish, rows)
             return piece
 
         def save(item: Item) -> None:

@@ -6,7 +6,7 @@
 
 - `input`: examples a second from the pipeline alone, after the first batches; `times`: that over what the
   step eats from a constant batch. `cpu_times`: the same in processor time, of all threads, which says
-  more where the machine is shared.
+  more where the machine is shared; `at_worst`: the ratio below if input and step never overlapped.
 - `ratio`: time of a step on batches from the pipeline over that on one batch again and again: the median of
   paired blocks in one process, one of each kind side by side, first one and then the other, so that what else
   runs on the machine falls on both. `same` is the median of pairs of two constant blocks: what pairing cannot
@@ -117,6 +117,7 @@ def measure(fit: Fit, seconds: float) -> dict[str, Any]:
         "step_cpu": round(alone_cpu, 4),
         "input_cpu": round(fed_cpu, 5),
         "cpu_times": round(alone_cpu / fed_cpu, 1),
+        "at_worst": round(1 + fed_cpu / alone_cpu, 4),
         "ratio": round(statistics.median(pairs), 4),
         "same": round(statistics.median(same), 4),
         "pairs": len(pairs),

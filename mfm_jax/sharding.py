@@ -21,9 +21,14 @@ LOGICAL_AXES: dict[str, str | None] = {
     "layers": None,  # stacked by a scan over layers, which reads them one by one
     "taps": None,  # of a convolution, sub-kernels, gates
     "embed": FSDP,  # channels that a product reads, or that an output projection writes
-    "hidden": TENSOR,  # channels that a product writes: feed-forward, heads, groups of a mixture
+    "hidden": TENSOR,  # inner channels of a feed-forward layer of an xLSTM block
     "heads": TENSOR,
+    "channels": TENSOR,  # that any other product writes
 }
+# Shared out over 'tensor' also while they are used: the products of a block fit together so. All others are
+# gathered: jax 0.10.2 gave wrong gradients where activations of other layers, split over 'tensor', went
+# through reshapes and shifts on a mesh of three axes (tests/training/test_meshes.py watches).
+TENSOR_PARALLEL = {"hidden", "heads"}
 
 # Last axes of a parameter by its name; those before them are layers or taps. The first line that fits counts.
 PARAMETERS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -39,9 +44,9 @@ PARAMETERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"attention/out/kernel", ("heads", "taps", "embed")),
     (r"down/kernel", ("hidden", "embed")),
     (r"embed/embedding", ("hidden", "embed")),
-    (r"density/head", ("hidden", "embed", "taps")),
-    (r"density/bias", ("hidden", "taps")),
-    (r"(kernel|carry|direction)", ("embed", "hidden")),
+    (r"density/head", ("channels", "embed", "taps")),
+    (r"density/bias", ("channels", "taps")),
+    (r"(kernel|carry|direction)", ("embed", "channels")),
 )
 SMALLEST = 256  # numbers: a smaller parameter is held whole, it is not worth a message
 
@@ -57,8 +62,7 @@ def spec(name: str, shape: tuple[int, ...], sizes: Mapping[str, int]) -> Partiti
     axes: list[tuple[str, ...]] = [()] * len(shape)
     if math.prod(shape) < SMALLEST:
         return PartitionSpec()
-    known = next((last for pattern, last in PARAMETERS if re.search(pattern + "$", name)), ("hidden",))
-    known = known[-len(shape) :]
+    known = _logical(name)[-len(shape) :]
     first = len(shape) - len(known)
 
     def fits(dimension: int, axis: str) -> bool:
@@ -80,14 +84,36 @@ def spec(name: str, shape: tuple[int, ...], sizes: Mapping[str, int]) -> Partiti
     return PartitionSpec(*(part[0] if len(part) == 1 else part or None for part in axes))
 
 
+def _logical(name: str) -> tuple[str, ...]:
+    return next((last for pattern, last in PARAMETERS if re.search(pattern + "$", name)), ("channels",))
+
+
+def in_use(tree: Any, mesh: Mesh) -> Any:
+    """Gather over 'tensor', inside a step, the parameters whose products are not split along it."""
+    if mesh.shape[TENSOR] == 1:
+        return tree
+
+    def one(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+        name = _name(path)
+        if TENSOR_PARALLEL.intersection(_logical(name)):
+            return leaf
+        stored = spec(name, leaf.shape, {**mesh.shape, TENSOR: 1})
+        return jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, stored))
+
+    return jax.tree_util.tree_map_with_path(one, tree)
+
+
 def shardings(tree: Any, mesh: Mesh | AbstractMesh) -> Any:
     """Give the sharding of every array, or shape, in a tree of parameters or a training state."""
 
     def one(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
-        name = "/".join(str(key.key) for key in path if isinstance(key, jax.tree_util.DictKey))
-        return NamedSharding(mesh, spec(name, np.shape(leaf), mesh.shape))
+        return NamedSharding(mesh, spec(_name(path), np.shape(leaf), mesh.shape))
 
     return jax.tree_util.tree_map_with_path(one, tree)
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return "/".join(str(key.key) for key in path if isinstance(key, jax.tree_util.DictKey))
 
 
 def abstract(tree: Any, mesh: Mesh | AbstractMesh) -> Any:

@@ -21,6 +21,7 @@ if __name__ == "__main__":
 
 import jax
 import numpy as np
+from orbax.checkpoint.multihost import sync_global_processes
 
 from mfm_jax.mesh import MeshConfig, batch_share, make_mesh, put_batch, random_key, start_processes
 from mfm_jax.training.loop import TrainConfig
@@ -47,9 +48,15 @@ def train(stage, shape, steps, **settings):
     frozen = frozen_parameters(objective, mesh)
     turn_at = make_turns(objective, recipe, like, frozen, mesh)
     found = []
+    compiled = {}
     for number, batch in enumerate(batches):
-        step = turn_at(number, 0.0)[1]
-        state, scalars = step(state, frozen, put_batch(batch, mesh), rng, np.float32(0))
+        turn, step = turn_at(number, 0.0)
+        given = state, frozen, put_batch(batch, mesh), rng, np.float32(0)
+        if turn not in compiled:
+            compiled[turn] = step.lower(*given).compile()
+            # Gloo waits half a minute for a process that compiles more slowly.
+            sync_global_processes(f"{stage} {turn.part} {turn.phase}", timeout=1200)
+        state, scalars = compiled[turn](*given)
         found.append({name: float(value) for name, value in scalars.items()})
     return found
 

@@ -51,7 +51,11 @@ def numbers(shapes, seed=0):
     """Fill a dict of (shape, type) with numbers that any objective can read."""
     rng = np.random.default_rng(seed)
 
-    def one(shape, kind):
+    def one(name, shape, kind):
+        if name.endswith(("rolls", "roll")):
+            return (rng.random(shape) < 0.05).astype(kind)
+        if name == "frame_ticks":
+            return np.broadcast_to(np.arange(shape[1], dtype=kind) / 2, shape)
         if kind is bool:
             return np.ones(shape, bool)
         if kind is np.int16:  # audio
@@ -60,7 +64,7 @@ def numbers(shapes, seed=0):
             return np.zeros(shape, kind)
         return rng.standard_normal(shape).astype(kind)
 
-    return {name: one(*told) for name, told in shapes.items()}
+    return {name: one(name, *told) for name, told in shapes.items()}
 
 
 def vae_shapes(batch, samples):

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from mfm_jax.axes import Params
 from mfm_jax.layers.precision import products_in, rounded
 from mfm_jax.mesh import by_example, replicated
-from mfm_jax.sharding import shardings
+from mfm_jax.sharding import in_use, shardings
 from mfm_jax.training.accumulation import in_parts
 from mfm_jax.training.guards import CAUSE, IN_A_ROW, judge
 from mfm_jax.training.optim import OptimConfig, learning_rate, make_optimiser
@@ -53,7 +53,7 @@ def make_step(
 
     def total(moving: Params, still: Params, batch: Batch, rng: Array, step: Array) -> tuple[Array, Scalars]:
         with products_in(recipe.precision):
-            params = rounded({**still, **_only(part, moving)})
+            params = in_use(rounded({**still, **_only(part, moving)}), mesh)
             losses, metrics = objective.losses(params, batch, rng, step)
         if losses.keys() != weights.keys():
             unknown = sorted(losses.keys() ^ weights.keys())

@@ -37,7 +37,7 @@ def spoilt(values, rng):
     return values + (9 * rng.standard_normal(values.shape)).astype(values.dtype)
 
 
-@pytest.mark.slow  # the prior takes long to compile
+@pytest.mark.slow
 def test_beats_after_the_end_do_not_reach_any_loss(prior):
     pieces, losses = prior
     rng, other = np.random.default_rng(0), {name: value.copy() for name, value in pieces.items()}
@@ -50,7 +50,7 @@ def test_beats_after_the_end_do_not_reach_any_loss(prior):
     assert abs(losses(other)["beat"] - losses(pieces)["beat"]) > 1e-3
 
 
-@pytest.mark.slow  # the prior takes long to compile
+@pytest.mark.slow
 def test_words_that_are_not_there_do_not_reach_any_loss(prior):
     """The state that reads the caption is reset at its first word; without words nothing is left of it."""
     pieces, losses = prior
@@ -61,6 +61,7 @@ def test_words_that_are_not_there_do_not_reach_any_loss(prior):
     assert abs(losses(heard)["beat"] - losses(other)["beat"]) > 1e-4
 
 
+@pytest.mark.slow
 def test_parts_that_are_not_there_do_not_reach_the_codecs_losses():
     objective = CodecObjective(TINY, CodecLoss(stage="score"))
     data = codec_batch()

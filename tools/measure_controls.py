@@ -102,16 +102,19 @@ def held_out_prompts(count: int, seed: int, templates: Sequence[str] = HELD_OUT)
     return asked
 
 
-def written(engine: Engine, prompts: Sequence[str], seeds: Sequence[int], wish: Wish) -> Iterator[Score]:
-    """Write scores as `mfm generate` does, without their sound."""
+def written(
+    engine: Engine, prompts: Sequence[str], seeds: Sequence[int], wish: Wish
+) -> Iterator[tuple[Score, int]]:
+    """Write scores as `mfm generate` does, without their sound, and count the notes moved into the mode."""
     plans = understand(prompts, wish)
     order = sorted(range(len(plans)), key=lambda i: plans[i].n_beats)  # a batch is as long as its longest
-    found: dict[int, Score] = {}
+    found: dict[int, tuple[Score, int]] = {}
     made = best_drafts(engine, [plans[i] for i in order], [seeds[i] for i in order], wish)
     for number, (i, best) in enumerate(zip(order, made), 1):
-        found[i] = trimmed(best.settled.score, plans[i])
-        print(f"\r{number} of {len(plans)}", end="", file=sys.stderr)
-    print(file=sys.stderr)
+        found[i] = trimmed(best.settled.score, plans[i]), best.settled.moved
+        if sys.stderr.isatty():
+            print(f"\r{number} of {len(plans)}", end="", file=sys.stderr)
+
     yield from (found[i] for i in range(len(plans)))
 
 
@@ -169,7 +172,9 @@ def measure_held_out(engine: Engine, draw: int, count: int, keep: Path | None, d
     seeds = [draw + n for n in range(count)]
     rows = []
     made = written(engine, [a.prompt for a in asked], seeds, Wish(bars=BARS))
-    for number, (one, score) in enumerate(zip(asked, made)):
+    moved = notes = 0
+    for number, (one, (score, changed)) in enumerate(zip(asked, made)):
+        moved, notes = moved + changed, notes + score.n_notes
         if keep is not None:
             keep.mkdir(parents=True, exist_ok=True)
             write_midi(keep / f"{number:03d}.mid", score)
@@ -180,6 +185,10 @@ def measure_held_out(engine: Engine, draw: int, count: int, keep: Path | None, d
     for name in dict.fromkeys(names):
         passed = [row[name] for row in rows if name in row]
         table[name] = {"%": 100 * float(np.mean(passed)), "prompts": len(passed)}
+    table["notes moved by a semitone into the mode"] = {
+        "%": 100 * moved / max(notes, 1),
+        "prompts": len(rows),
+    }
     table["notes a beat (not a share)"] = {
         "%": float(np.mean([row["notes a beat"] for row in rows])),
         "prompts": len(rows),
@@ -215,7 +224,7 @@ def gaps(
     """Measure how far apart the two ends of each pair come out, one seed a pair."""
     prompts = [prompt for _, *ends in asked for prompt in ends]
     seeds = [draw + n for n in range(len(asked)) for _ in range(2)]
-    found = [properties(score) for score in written(engine, prompts, seeds, wish)]
+    found = [properties(score) for score, _ in written(engine, prompts, seeds, wish)]
     apart: dict[str, list[float]] = {}
     for n, (name, *_) in enumerate(asked):
         apart.setdefault(name, []).append(found[2 * n + 1][name] - found[2 * n][name])

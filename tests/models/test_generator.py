@@ -244,6 +244,7 @@ def test_guidance_needs_a_state_made_for_it(params):
         write(CONFIG, params, conditions, state, keys, N, SAMPLING, wishless(conditions))
 
 
+@pytest.mark.slow
 def test_a_passage_changes_what_is_asked_and_begins_a_section(params):
     first, second = wishes(beats=jnp.full((B,), 16.0)), wishes(tempo=jnp.full((B,), 190.0))
     keys = seeds_of((1, 2))

@@ -4,7 +4,7 @@
     python tools/measure_controls.py opposed  --out opposed.json
     python tools/measure_controls.py guidance --out guidance.json
 
-`held-out` writes 100 prompts from templates that neither captions in training nor the parser's tests hold,
+`held-out` writes 100 prompts from templates that captions in training do not use (tests of the parser do),
 with facts drawn at random, and judges the MIDI: the key by music21's analysis (its default weights, Aarden
 and Essen's), which nothing selects by. `opposed` asks for both ends of a property with one seed. `guidance`
 does so at several strengths. Sounds are not made. Needs `pip install -e '.[eval]'`.

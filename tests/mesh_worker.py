@@ -21,7 +21,7 @@ if __name__ == "__main__":
 
 import jax
 import numpy as np
-from orbax.checkpoint.multihost import sync_global_processes
+from orbax.checkpoint.multihost import get_barrier_sync_fn
 
 from mfm_jax.mesh import MeshConfig, batch_share, make_mesh, put_batch, random_key, start_processes
 from mfm_jax.training.loop import TrainConfig
@@ -55,7 +55,7 @@ def train(stage, shape, steps, **settings):
         if turn not in compiled:
             compiled[turn] = step.lower(*given).compile()
             # Gloo waits half a minute for a process that compiles more slowly.
-            sync_global_processes(f"{stage} {turn.part} {turn.phase}", timeout=1200)
+            get_barrier_sync_fn()(key=f"{stage} {shape} {len(compiled)}", timeout_ms=1_200_000)
         state, scalars = compiled[turn](*given)
         found.append({name: float(value) for name, value in scalars.items()})
     return found

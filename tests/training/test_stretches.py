@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mfm_jax.music.facts import measure
+from mfm_jax.music.facts import key_scores, measure
 from mfm_jax.music.instruments import DRUMS, instrument_of
 from mfm_jax.music.notes import Score, Track
 from mfm_jax.music.tempo import TempoMap
@@ -78,6 +78,14 @@ def test_arrangements_keep_the_music():
         assert 15 not in seen or len(seen) > 1
     assert len(seen) > 5
     assert DRUMS in seen
+
+
+def test_all_music_may_be_put_on_one_tonic():
+    rng = np.random.default_rng(0)
+    for tonic in (0, 7):
+        made = arrange(score(), 256, rng, tonic).score
+        pitched = [t.notes for t in made.tracks if not t.instrument.is_drum]
+        assert int(np.argmax(key_scores(np.concatenate(pitched)))) % 12 == tonic
 
 
 def test_long_pieces_are_cut_at_a_bar():

@@ -5,10 +5,11 @@ Heavy imports happen inside the stages, so that the command line answers at once
 
 import argparse
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mfm_jax.building import Runner
+Runner = Callable[..., Any]  # a `building.Runner`, whose module is not light
 
 MEAN_CLIP = 27.0  # s: between ClipsConfig's shortest and longest
 HELD_OUT_CLIPS = 24  # of each kind, for evaluation

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from mfm_jax.config import config
-from mfm_jax.training.script import add_run_options, run_script
+from mfm_jax.training.codec_run import CodecRun, Stage
+from mfm_jax.training.script import add_run_options, profiled, run_script
 
 
 @config
@@ -44,3 +45,13 @@ def test_where_it_was_is_shown_when_asked_for(monkeypatch):
     add_run_options(parser, Run)
     with pytest.raises(ValueError, match="bad Run"):
         run_script(Run, lambda run: Path("x"), parser.parse_args(["width=wide"]))
+
+
+def test_a_profile_is_asked_of_every_fit():
+    run = CodecRun(latents="x", out="y", stages=(Stage(name="score"), Stage(name="joint")))
+    asked = profiled(run, 7)
+    assert [stage.train.profile for stage in asked.stages] == [7, 7]
+    assert asked.stages[1].name == "joint"
+    assert run.stages[0].train.profile == 0
+    with pytest.raises(ValueError, match="must be 1 step or more"):
+        profiled(run, 0)

@@ -120,7 +120,7 @@ def test_a_killed_run_goes_on(start, tmp_path):
     check("vae", start, tmp_path, kills=1, steps=12, every=3)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_run_killed_ten_times_goes_on(stage, start, tmp_path):
     starts = check(stage, start, tmp_path, kills=10, steps=33, every=2)
@@ -129,7 +129,7 @@ def test_a_run_killed_ten_times_goes_on(stage, start, tmp_path):
     assert all(step % 2 == 0 for step in starts)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_two_processes_stop_together_and_one_goes_on(start, tmp_path):
     """SIGTERM to one of two processes: both save the same step; a single process goes on from it."""
     moved, alone = tmp_path / "moved", tmp_path / "alone"
@@ -156,7 +156,7 @@ def test_two_processes_stop_together_and_one_goes_on(start, tmp_path):
         assert ours[step]["loss"] == pytest.approx(theirs[step]["loss"], rel=1e-5), step
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_run_goes_on_with_other_devices(start, tmp_path):
     """8 -> 4 -> 1 devices, each session stopped by SIGTERM: the losses of a run that had one all along."""
     moved, alone = tmp_path / "moved", tmp_path / "alone"

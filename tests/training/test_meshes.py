@@ -65,7 +65,7 @@ def test_a_mesh_of_three_axes_gives_the_losses_of_one_device():
     assert_same(shared["coder", (2, 2, 2)], alone["coder", (1, 1, 1)])
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_arrangement_gives_the_losses_of_one_device(stage):
     alone = losses(1, [[1, 1, 1]], [stage], 20)[stage, (1, 1, 1)]

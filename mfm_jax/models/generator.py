@@ -9,13 +9,14 @@ file holds the networks and their densities on given music; `generator_sampling`
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from mfm_jax.axes import TICKS_PER_BEAT
 from mfm_jax.config import config
 from mfm_jax.layers.mixture import GroupedMixture, MixtureConfig
-from mfm_jax.layers.xlstm import StackState, XLSTMConfig, XLSTMStack, initial_state
+from mfm_jax.layers.xlstm import XLSTMConfig
 from mfm_jax.models.conditions import ConditionEncoder, Conditions
+from mfm_jax.models.generator_level import Level
 from mfm_jax.models.plan import (
     LABELS,
     MAX_SECTION,
@@ -71,45 +72,6 @@ class GeneratorConfig:
                 raise ValueError(
                     f"{name}.mixture.width={got}: what this level writes is {want} wide, set it so"
                 )
-
-
-class Level(nn.Module):
-    """A recurrent stack that reads text once, then features step by step."""
-
-    config: XLSTMConfig
-
-    def setup(self) -> None:
-        """Name the parts."""
-        self.inputs = nn.Dense(self.config.width, name="inputs")
-        self.text = nn.Dense(self.config.width, name="text")
-        self.stack = XLSTMStack(self.config, name="stack")
-
-    def read(self, tokens: Float[Array, "B L D"], mask: Bool[Array, "B L"]) -> StackState:
-        """Read text: the state after its last token. Padding leaves no trace; no text, the initial state."""
-        length = mask.shape[1]
-        count = mask.sum(1)
-        # Real tokens go to the end, and the first of them resets the state.
-        order = (jnp.arange(length)[None] - (length - count)[:, None]) % length
-        moved = jnp.take_along_axis(tokens, order[..., None], axis=1)
-        first = jnp.arange(length)[None] == (length - count)[:, None]
-        state = self.stack(self.text(moved), None, first)[1]
-        empty = initial_state(self.config, mask.shape[0])
-        return jax.tree.map(lambda a, b: jnp.where(_like(count > 0, a), a, b), state, empty)
-
-    def __call__(
-        self,
-        features: Float[Array, "B T E"],
-        state: StackState | None,
-        more: Float[Array, "B T D"] | None = None,
-    ) -> tuple[Float[Array, "B T D"], StackState]:
-        """Advance T steps; `more` is added to the features once they are as wide as the stack."""
-        x = self.inputs(features)
-        return self.stack(x if more is None else x + more, state)
-
-
-def _like(flag: Bool[Array, " B"], a: Float[Array, "L B *N"]) -> Bool[Array, "..."]:
-    """Reshape [B] so that it selects along axis 1 of `a`."""
-    return flag.reshape(1, -1, *([1] * (a.ndim - 2)))
 
 
 class SectionCountPredictor(nn.Module):
@@ -301,7 +263,7 @@ class Generator(nn.Module):
             plan.n_sections.astype(float),
             conditions.beats,
         )
-        hidden, _ = net.level(features, net.level.read(conditions.text_tokens, conditions.text_mask))
+        hidden = net.level.after(conditions.text_tokens, conditions.text_mask, features)
         labels = jax.nn.log_softmax(net.label(hidden))
         hidden = net.given_label(hidden, label)
         lengths = jax.nn.log_softmax(net.length(hidden))
@@ -338,8 +300,7 @@ class Generator(nn.Module):
             place_features(plan, conditions.beats),
         )
         echo = net.heard(delay(beats, 2 * plan.lag), delay(beats, 8 * plan.lag))
-        state = net.level.read(conditions.text_tokens, conditions.text_mask)
-        hidden, _ = net.level(features, state, echo)
+        hidden = net.level.after(conditions.text_tokens, conditions.text_mask, features, echo)
         return net.density(hidden, beats)
 
     def tick_log_prob(
@@ -354,7 +315,7 @@ class Generator(nn.Module):
         proposal = self.coder.decode(jnp.concatenate([before[:, None], beats[:, :-1]], 1), beats)
         proposal = proposal.reshape(z.shape)
         features = net.features(net.conditions(conditions), shift(z), proposal, tick_context(beats))
-        hidden, _ = net.level(features, net.level.read(conditions.text_tokens, conditions.text_mask))
+        hidden = net.level.after(conditions.text_tokens, conditions.text_mask, features)
         return net.density(hidden, z, proposal + net.residual(hidden))
 
     def __call__(self, conditions: Conditions, plan: Plan, z: Float[Array, "B N K D"]) -> Float[Array, ""]:

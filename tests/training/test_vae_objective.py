@@ -23,7 +23,7 @@ def tones(seed, batch=4, samples=256 * 32):
 
 def descend(objective, steps, rate):
     batch = {"audio": jnp.asarray(tones(1) * 32_767).astype(jnp.int16)}
-    params = objective.init(jax.random.key(0), batch)
+    params = objective.init(jax.random.key(0), batch) | (objective.initial or {})
     optimiser = optax.adam(rate)
     state = optimiser.init(params)
 

@@ -105,7 +105,7 @@ def prior_shapes(batch, beats, tick_batch, tick_beats, model):
         "metre": ((batch, 2), np.float32),
         "key": ((batch,), np.int32),
     }
-    scalars = set(Conditions._fields) - wishes.keys()
+    scalars = [name for name in Conditions._fields if name not in wishes]
     wishes |= {name: ((batch,), np.float32) for name in scalars}
     latent = model.tick.mixture.width
     return {

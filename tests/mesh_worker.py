@@ -31,7 +31,7 @@ from mfm_jax.training.step import make_turns
 from tests.stages import numbers, tiny
 
 # A judge's gradients double a difference of rounding at every step or two; slower steps, fewer doublings.
-RATES = {"vae": 1e-4}
+RATES = {"vae": 5e-5}
 
 
 def train(stage, shape, steps, **settings):

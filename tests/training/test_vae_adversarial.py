@@ -145,7 +145,7 @@ def test_the_log_shows_the_phase_and_both_sides(whole):
 @pytest.mark.parametrize("stop", [BORDER - 1, BORDER + 2])
 def test_a_run_stopped_near_the_border_goes_on_with_the_same_losses(tmp_path, whole, stop):
     def stopping(params, step):
-        if step == stop:
+        if step == stop - 1:  # the step after the one that was sampled is the last
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(SystemExit):
@@ -157,8 +157,10 @@ def test_a_run_stopped_near_the_border_goes_on_with_the_same_losses(tmp_path, wh
     one, other = lines(whole[0]), lines(tmp_path)
     assert one.keys() == other.keys() == set(range(1, STEPS + 1))
     for step in one:
-        assert one[step].keys() == other[step].keys()
+        assert {n for n in one[step] if "time/" not in n} == {n for n in other[step] if "time/" not in n}
         for name in one[step].keys() - {"seconds"}:
+            if "time/" in name:  # of this clock
+                continue
             assert one[step][name] == other[step][name], (step, name)
 
 

@@ -68,11 +68,6 @@ def read_passages(prompt: str) -> tuple[Passage, ...]:
     return tuple(passages)
 
 
-def plain(prompt: str) -> str:
-    """Give the words of a prompt without marks, passages joined by '; '."""
-    return "; ".join(passage.text for passage in read_passages(prompt))
-
-
 def _bar(number: str) -> int:
     value = float(number)
     if value != int(value) or not 0 <= value <= MAX_START:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mfm_jax.music.prompt_syntax import Emphasis, Passage, plain, read_passages
+from mfm_jax.music.prompt_syntax import Emphasis, Passage, read_passages
 
 
 def test_plain_words_are_one_passage():
@@ -40,7 +40,6 @@ def test_passages_by_bar():
         (32, "1:30 of rain"),
     ]
     assert passages[0].emphasis == (Emphasis(0, 4, 2.0),)
-    assert plain("0:calm:2 piano | 16:full strings") == "calm piano; full strings"
     assert read_passages("0:calm") == (Passage(0, "calm"),)
 
 

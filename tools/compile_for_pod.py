@@ -146,8 +146,7 @@ def compile_step(step: Ahead, outline: Outline, target: Target, mesh: Any) -> di
     found = figures(
         program,
         target,
-        sizes["fsdp"] * sizes["tensor"],
-        sizes["data"] * sizes["fsdp"],
+        sizes,
         step.held,
         step.batch,
         step.flops,

@@ -12,6 +12,8 @@ from mfm_jax.pods.hlo import Instruction, Program
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 LARGE = 2**15  # numbers of a parameter whose gradient must be scattered
 SCATTERED = "all-reduce-scatter"  # a fusion on TPU: an all-reduce of which each device keeps a part
+# On TPU a collective may run behind several fusions, each of which names it: the first is where it starts.
+BEHIND, STARTS = "async_collective_fusion_config", "AsyncCollectiveStart"
 
 
 class Collective(NamedTuple):
@@ -22,7 +24,7 @@ class Collective(NamedTuple):
         rounds: how often it runs in a call.
         bytes: of the whole arrays, before a scatter or after a gather, on one device.
         sides: shapes of those arrays.
-        group: devices that take part together.
+        groups: devices that take part together [groups, devices].
         crosses: whether a group lies in more than one slice.
     """
 
@@ -30,13 +32,14 @@ class Collective(NamedTuple):
     rounds: float
     bytes: float
     sides: tuple[tuple[int, ...], ...]
-    group: int
+    groups: np.ndarray
     crosses: bool
 
     @property
     def sent(self) -> float:
         """Bytes that a device sends, and receives, each time by the best algorithm (a ring's count)."""
-        share = (self.group - 1) / self.group
+        size = self.groups.shape[1]
+        share = (size - 1) / size
         if self.kind == "collective-permute":
             return self.bytes
         return self.bytes * share * (2 if self.kind == "all-reduce" else 1)
@@ -64,9 +67,11 @@ def collectives(program: Program, per_slice: int) -> list[Collective]:
         if not rounds:
             continue
         scattered = _is_scatter(name, body)
+        starts = any(STARTS in instruction.text for instruction in body)
         for instruction in body:
             kind = instruction.op.removesuffix("-start")
-            if kind in KINDS and not instruction.op.endswith("-done"):
+            goes_on = BEHIND in instruction.text and not starts
+            if kind in KINDS and not instruction.op.endswith("-done") and not goes_on:
                 kind = "reduce-scatter" if scattered and kind == "all-reduce" else kind
                 found.append(_described(kind, rounds, instruction, body, per_slice))
     return found
@@ -85,15 +90,24 @@ def by_kind(found: Iterable[Collective]) -> dict[str, Sum]:
     return dict(sorted(sums.items()))
 
 
-def whole_reductions(found: Iterable[Collective], sharded: set[tuple[int, ...]]) -> list[tuple[int, ...]]:
+def whole_reductions(
+    found: Iterable[Collective], sharded: set[tuple[int, ...]], fsdp: int, tensor: int
+) -> list[tuple[int, ...]]:
     """Shapes of all-reduces that are those of whole parameters which should have been scattered.
 
     Args:
         found: collectives of a training step.
         sharded: shapes of the gradients of parameters that `fsdp` cuts, before it does. Those of fewer than
             `LARGE` numbers are not worth a scatter: XLA sums them whole, with others, in one message.
+        fsdp: size of that axis. A sum over `data` alone, of parts that happen to be as large, is right.
+        tensor: size of the axis inside of it; devices are numbered data, fsdp, tensor.
     """
-    reduced = (sides for one in found if one.kind == "all-reduce" for sides in one.sides)
+
+    def along_fsdp(one: Collective) -> bool:
+        place = one.groups // tensor % fsdp
+        return bool((place != place[:, :1]).any())
+
+    reduced = (sides for one in found if one.kind == "all-reduce" and along_fsdp(one) for sides in one.sides)
     return [sides for sides in reduced if sides in sharded and math.prod(sides) >= LARGE]
 
 
@@ -117,7 +131,7 @@ def _described(
         rounds,
         sum(s.bytes for s in arrays),
         tuple(s.sides for s in arrays),
-        groups.shape[1],
+        groups,
         crosses,
     )
 

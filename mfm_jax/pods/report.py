@@ -1,7 +1,7 @@
 """From a compiled program to figures and a table."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mfm_jax.pods.collectives import by_kind, collectives, whole_reductions
@@ -42,8 +42,7 @@ def overflow(message: str) -> float | None:
 def figures(
     compiled: Any,
     target: Target,
-    shares: int,
-    rows: int,
+    sizes: Mapping[str, int],
     held: int,
     batch: int,
     flops: tuple[float, float],
@@ -54,8 +53,7 @@ def figures(
     Args:
         compiled: from `jax.jit(...).lower(...).compile()`.
         target: it was compiled for.
-        shares: devices among which parameters are shared out: fsdp x tensor.
-        rows: devices among which a batch is shared out: data x fsdp.
+        sizes: of the mesh's axes data, fsdp and tensor.
         held: bytes of parameters and state over all devices, each once.
         batch: bytes of a batch over all devices.
         flops: that the model asks for, and that are executed, over all devices.
@@ -81,15 +79,17 @@ def figures(
         network=sum(one.sent for name, one in sums.items() if "DCN" in name),
     )
     line = roofline(target.chip, work)
-    ideal = held / shares
+    fsdp, tensor = sizes["fsdp"], sizes["tensor"]
+    ideal = held / (fsdp * tensor)
+    per_device = batch / (sizes["data"] * fsdp)
     return {
         "memory": {**memory, "hbm": target.chip.memory},
         "ideal_arguments": ideal,
-        "arguments_ratio": (memory["arguments"] - batch / rows) / ideal,
+        "arguments_ratio": (memory["arguments"] - per_device) / ideal,
         "donated": memory["alias"] / max(memory["outputs"], 1),
         "collectives": {name: one._asdict() for name, one in sums.items()},
         "scatters": sum(one.runs for name, one in sums.items() if name.startswith("reduce-scatter")),
-        "whole_reductions": [list(sides) for sides in whole_reductions(found, sharded)],
+        "whole_reductions": [list(sides) for sides in whole_reductions(found, sharded, fsdp, tensor)],
         "loops_guessed": program.guessed,
         "work": work._asdict(),
         "roofline": {**line._asdict(), "step": line.step, "serial": line.serial, "limit": line.limit},

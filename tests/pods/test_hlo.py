@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mfm_jax.pods.collectives import Collective, _groups, by_kind, collectives, whole_reductions
+from mfm_jax.pods.collectives import _groups, by_kind, collectives, whole_reductions
 from mfm_jax.pods.hlo import Shape, read, shapes, traffic, trip_count
 
 LAYERS, WIDTH = 6, 64
@@ -46,11 +46,13 @@ def test_collectives_of_a_sharded_step(program):
     assert sums["all-gather"][:3] == (2, 2 * LAYERS, 2 * LAYERS * WEIGHT)
     assert sums["all-gather"].sent == 2 * LAYERS * WEIGHT * 3 / 4
     assert sums["all-reduce"].bytes == LAYERS * (WEIGHT + WEIGHT / 4)
-    assert {one.group for one in found if one.kind == "all-reduce"} == {4, 2}
-    assert whole_reductions(found, {(WIDTH, WIDTH)}) == []  # too small to matter
-    large = [found[-1]._replace(kind="all-reduce", sides=((8 * WIDTH, 8 * WIDTH),))]
-    assert whole_reductions(large, {(8 * WIDTH, 8 * WIDTH)}) == [(8 * WIDTH, 8 * WIDTH)]
-    assert whole_reductions(large, {(WIDTH, WIDTH)}) == []
+    assert {one.groups.shape[1] for one in found if one.kind == "all-reduce"} == {4, 2}
+    assert whole_reductions(found, {(WIDTH, WIDTH)}, 4, 1) == []  # too small to matter
+    side = 8 * WIDTH, 8 * WIDTH
+    large = [found[-1]._replace(kind="all-reduce", sides=(side,), groups=np.array([[0, 1], [2, 3]]))]
+    assert whole_reductions(large, {side}, 2, 1) == [side]
+    assert whole_reductions(large, {side}, 1, 2) == []  # along another axis
+    assert whole_reductions(large, {(WIDTH, WIDTH)}, 2, 1) == []
 
 
 def test_what_leaves_a_slice_is_told_apart(program):
@@ -76,9 +78,44 @@ ENTRY %main (x: f32[64,64]) -> f32[16,64] {
 """
 
 
+BEHIND = """
+HloModule m
+
+%fused.1 (p: f32[4,8]) -> (f32[4,8], f32[16,8]) {
+  %p = f32[4,8] parameter(0)
+  %all-gather.1 = f32[16,8] all-gather(%p), replica_groups={{0,1,2,3}}, SET
+  ROOT %custom-call.1 = (f32[4,8], f32[16,8]) custom-call(%all-gather.1), custom_call_target="START"
+}
+
+%async_collective_fusion.2 (p: f32[4,8], q: f32[16,8]) -> (f32[4,8], f32[16,8]) {
+  %p = f32[4,8] parameter(0)
+  %q = f32[16,8] parameter(1)
+  %all-gather.2 = f32[16,8] all-gather(%p), replica_groups={{0,1,2,3}}, SET
+  ROOT %tuple.1 = (f32[4,8], f32[16,8]) tuple(%p, %all-gather.2)
+}
+
+ENTRY %main (x: f32[4,8]) -> (f32[4,8], f32[16,8]) {
+  %x = f32[4,8] parameter(0)
+  %fusion.1 = (f32[4,8], f32[16,8]) fusion(%x), calls=%fused.1
+  %a = f32[4,8] get-tuple-element(%fusion.1), index=0
+  %b = f32[16,8] get-tuple-element(%fusion.1), index=1
+  ROOT %fusion.2 = (f32[4,8], f32[16,8]) fusion(%a, %b), calls=%async_collective_fusion.2
+}
+""".replace("START", "AsyncCollectiveStart").replace(
+    "SET", 'dimensions={0}, backend_config={"async_collective_fusion_config":{}}'
+)
+
+
+def test_a_gather_behind_other_work_counts_once():
+    (only,) = collectives(read(BEHIND), per_slice=4)
+    assert (only.kind, only.rounds, only.bytes) == ("all-gather", 1, 16 * 8 * 4)
+
+
 def test_a_scatter_in_disguise_is_a_scatter():
     (only,) = collectives(read(SCATTER), per_slice=4)
-    assert only == Collective("reduce-scatter", 1.0, WEIGHT, ((64, 64),), 4, False)
+    assert only[:4] == ("reduce-scatter", 1.0, WEIGHT, ((64, 64),))
+    assert only.groups.tolist() == [[0, 1, 2, 3]]
+    assert not only.crosses
     assert only.sent == WEIGHT * 3 / 4
 
 

@@ -180,7 +180,9 @@ def settle(outline: Outline, target: Target, told: str | None) -> MeshConfig:
     if told:
         chosen = load(MeshConfig, *told.split(","))
     elif chosen == MeshConfig():
-        fsdp = min(FSDP, per_slice)
+        # Over a whole slice of TPUs XLA sums gradients whole; inside of it, it scatters them.
+        inside = per_slice if target.chip.platform == "gpu" else max(per_slice // 2, 1)
+        fsdp = min(FSDP, inside)
         while fsdp < per_slice and state / fsdp > target.chip.memory / SHARE:
             fsdp *= 2
         chosen = MeshConfig(fsdp=fsdp)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mfm_jax.config import config
+from mfm_jax.layers.remat import block
 from mfm_jax.placement import by_batch
 
 
@@ -49,14 +50,19 @@ class Transformer(nn.Module):
         c = self.config
         if c.width % c.heads:
             raise ValueError(f"width {c.width} must be a multiple of heads {c.heads}; change one")
-        batch, length, _ = x.shape
-        x = x + sinusoids(length, c.width)[None]
+        x = x + sinusoids(x.shape[1], c.width)[None]
         for _ in range(c.layers):
-            qkv = nn.Dense(3 * c.width, use_bias=False)(nn.LayerNorm()(x))
-            q, k, v = jnp.moveaxis(qkv.reshape(batch, length, 3, c.heads, c.width // c.heads), 2, 0)
-            heads = attend(jnp.swapaxes(q, 1, 2), jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2), mask)
-            mixed = jnp.swapaxes(heads, 1, 2).reshape(batch, length, c.width)
-            x = by_batch(x + nn.Dense(c.width)(mixed))
-            hidden = nn.silu(nn.Dense(int(c.width * c.ffn_ratio))(nn.LayerNorm()(x)))
-            x = by_batch(x + nn.Dense(c.width)(hidden))
+            x = block(Transformer.layer, self, x, mask)
         return nn.LayerNorm()(x)
+
+    def layer(self, x: Array, mask: Array) -> Array:
+        """Apply the next layer."""
+        c = self.config
+        batch, length, _ = x.shape
+        qkv = nn.Dense(3 * c.width, use_bias=False)(nn.LayerNorm()(x))
+        q, k, v = jnp.moveaxis(qkv.reshape(batch, length, 3, c.heads, c.width // c.heads), 2, 0)
+        heads = attend(jnp.swapaxes(q, 1, 2), jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2), mask)
+        mixed = jnp.swapaxes(heads, 1, 2).reshape(batch, length, c.width)
+        x = by_batch(x + nn.Dense(c.width)(mixed))
+        hidden = nn.silu(nn.Dense(int(c.width * c.ffn_ratio))(nn.LayerNorm()(x)))
+        return by_batch(x + nn.Dense(c.width)(hidden))

@@ -5,6 +5,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
 from mfm_jax.axes import Sequence
+from mfm_jax.layers.remat import block
 from mfm_jax.placement import by_batch
 
 
@@ -65,6 +66,10 @@ class DilatedBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Sequence) -> Sequence:
         """Map [B, T, D] to [B, T, D]."""
+        return block(DilatedBlock.inside, self, x)
+
+    def inside(self, x: Sequence) -> Sequence:
+        """Compute it."""
         near = neighbours(nn.LayerNorm(name="norm")(x), dilation=self.dilation)
         h = nn.gelu(nn.Dense(self.hidden, name="conv")(near))
         return by_batch(x + nn.Dense(x.shape[-1], kernel_init=nn.initializers.zeros, name="out")(h))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from mfm_jax.axes import N_CATEGORIES
+from mfm_jax.layers.remat import block
 from mfm_jax.placement import by_batch
 
 MIXTURE = -1  # the category that stands for all instruments together
@@ -78,6 +79,10 @@ class FilmBlock(nn.Module):
         self, x: Float[Array, "B T *rest"], condition: Float[Array, "B E"] | None = None
     ) -> Float[Array, "B T *rest"]:
         """Add what the neighbourhood of each step of [B, T, ..., D] says, steered by ``condition``."""
+        return block(FilmBlock.inside, self, x, condition)
+
+    def inside(self, x: Array, condition: Array | None) -> Array:
+        """Compute it."""
         width = x.shape[-1]
         y = TimeConv(width, taps(self.dilation, self.causal))(nn.LayerNorm()(x))
         if condition is not None:

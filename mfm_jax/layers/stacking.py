@@ -4,17 +4,16 @@ Parameters and states of a run carry a leading layer axis, so that programs stay
 """
 
 import itertools
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
-S = TypeVar("S", bound=tuple[Any, ...])
+from mfm_jax.layers.remat import Remat, policy
 
-# What the backward pass keeps of a block: everything; its inputs; its inputs and its products with weights.
-Remat: TypeAlias = Literal["none", "layer", "dots"]
+S = TypeVar("S", bound=tuple[Any, ...])
 
 
 @runtime_checkable
@@ -121,9 +120,7 @@ def apply_blocks(
 
 def _scanned(block: type[nn.Module], remat: Remat, length: int, extras: int) -> type[nn.Module]:
     if remat != "none":
-        # 'dots' keeps products with weights: they have no batch axis, those inside the cells have.
-        policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if remat == "dots" else None
-        block = nn.remat(block, prevent_cse=False, policy=policy)
+        block = nn.remat(block, prevent_cse=False, policy=policy(remat))
     return nn.scan(
         block,
         variable_axes={"params": 0},

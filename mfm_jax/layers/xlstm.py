@@ -19,7 +19,8 @@ from mfm_jax.layers import mlstm, slstm
 from mfm_jax.layers.mlp import SwiGLU, round_up
 from mfm_jax.layers.norm import HeadNorm, RMSNorm
 from mfm_jax.layers.precision import narrow
-from mfm_jax.layers.stacking import Remat, apply_blocks, check_positions, repeat_state
+from mfm_jax.layers.remat import Remat
+from mfm_jax.layers.stacking import apply_blocks, check_positions, repeat_state
 from mfm_jax.placement import EXAMPLES, HEADS, apart, by_batch
 
 CellState: TypeAlias = mlstm.MLSTMState | slstm.SLSTMState

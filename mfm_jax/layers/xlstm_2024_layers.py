@@ -15,7 +15,8 @@ from mfm_jax.config import config
 from mfm_jax.layers import mlstm, slstm
 from mfm_jax.layers.conv import causal_depthwise
 from mfm_jax.layers.norm import ShiftedNorm
-from mfm_jax.layers.stacking import Remat, check_positions
+from mfm_jax.layers.remat import Remat
+from mfm_jax.layers.stacking import check_positions
 from mfm_jax.layers.xlstm import advance_mlstm, advance_slstm, small_init, wang_init
 
 NORM_EPS = 1e-5

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 from mfm_jax.axes import Frames, Sequence, Wave
 from mfm_jax.config import config
 from mfm_jax.dsp.pqmf import analysis, synthesis
+from mfm_jax.layers.remat import block
 from mfm_jax.placement import EXAMPLES, apart, by_batch
 
 SLOPE = 0.2  # of the leaky rectifiers
@@ -107,6 +108,10 @@ class DilatedUnit(nn.Module):
     @nn.compact
     def __call__(self, x: Sequence) -> Sequence:
         """Map [B, T, C] to the same shape."""
+        return block(DilatedUnit.inside, self, x)
+
+    def inside(self, x: Sequence) -> Sequence:
+        """Compute it."""
         width = x.shape[-1]
         h = Conv(width, 3, dilation=self.dilation, causal=self.causal, name="wide")(_rectify(x))
         return by_batch(x + Conv(width, 1, name="project")(_rectify(h)))

@@ -302,6 +302,7 @@ def encode_piece(
         "start": arranged.start,
         "total": arranged.total,
         "transposed": arranged.transposed,
+        "tonic": settings.tonic,
         "instruments": sorted(parts),
         "measured": measured.to_json(),
         "captions": [caption(_renamed(measured, settings, rng), rng) for _ in range(settings.captions)],

@@ -97,8 +97,8 @@ def train(run: GeneratorRun) -> Path:
     path = out / "generator.safetensors"
     begin = load_weights(run.begin).params if run.begin else None
     coder = _fit_coder(run, begin)
-    stretches = load_stretches(run.data.z, "train")
-    held_out = load_stretches(run.data.z, "valid")
+    stretches = _stretches(run, "train")
+    held_out = _stretches(run, "valid")
     print(f"{len(stretches)} stretches, {sum(len(s.z) for s in stretches)} beats", flush=True)
     beats = summaries(run.model.coder, coder, stretches)
     text = embed(run.data, [*stretches, *held_out], run.model, out / "text_cache")
@@ -133,14 +133,31 @@ def _about(run: GeneratorRun) -> dict[str, Any]:
     return {"model": to_dict(run.model), "codec": weights_hash(run.data.codec), "seed": run.seed}
 
 
+def _stretches(run: GeneratorRun, split: str) -> list[Stretch]:
+    """Read z records.
+
+    Raises:
+        ValueError: they were encoded on another tonic than the model's.
+    """
+    found = load_stretches(run.data.z, split)
+    wrong = next((s for s in found if s.tonic != run.model.tonic), None)
+    if wrong is not None:
+        told, wanted = (("any key" if t is None else f"tonic {t}") for t in (wrong.tonic, run.model.tonic))
+        raise ValueError(
+            f"{run.data.z}: {wrong.id} was encoded in {told}, and model.tonic asks for {wanted}; set it so, "
+            "or encode again with the same tonic=.."
+        )
+    return found
+
+
 def _fit_coder(run: GeneratorRun, begin: Params | None) -> Params:
     """Train the beat coder and turn its bottleneck to its principal directions."""
     path = Path(run.out) / "coder.safetensors"
     if path.is_file():
         return jax.tree.map(jnp.asarray, load_weights(path).params)
+    stretches = _stretches(run, "train")
     codec = load_weights(run.data.codec)
     frozen = build(CodecConfig, codec.config), codec.params
-    stretches = load_stretches(run.data.z, "train")
     print(f"{len(stretches)} stretches for the beat coder", flush=True)
     known = begin["coder"] if begin else None
     if run.coder is None and known is None:

@@ -11,6 +11,7 @@ import numpy as np
 from mfm_jax.axes import Params
 from mfm_jax.config import config, to_dict
 from mfm_jax.layers.precision import Precision
+from mfm_jax.layers.remat import Remat
 from mfm_jax.mesh import MeshConfig, make_mesh, on_this_host, put_batch, random_key
 from mfm_jax.training.checkpointing import Checkpoints
 from mfm_jax.training.clock import Clock
@@ -51,6 +52,9 @@ class TrainConfig:
         guard: which steps are skipped, and when the run ends for it.
         mesh: how devices share out the batch and the parameters.
         precision: of products; parameters, losses and recurrent states are float32 always.
+        remat: what the backward pass keeps of residual blocks of the VAE and the codec: everything ('none'),
+            their inputs ('layer'), or also their products with weights ('dots'). Stacks of xLSTM blocks have
+            a setting of their own in the model.
         accumulate: parts that a batch is computed in, one after the other, to save memory; noise that an
             objective draws differs from that of the whole batch.
         log_every: steps between lines of metrics (means since the last).
@@ -73,6 +77,7 @@ class TrainConfig:
     guard: GuardConfig = GuardConfig()
     mesh: MeshConfig = MeshConfig()
     precision: Precision = "float32"
+    remat: Remat = "none"
     accumulate: int = 1
     log_every: int = 50
     checkpoint_every: int = 5_000

@@ -196,7 +196,7 @@ def made_up_stretch() -> Stretch:
     score = made_up_score()
     phase, bar = bar_places(score, BEATS)
     z = np.zeros((BEATS, TICKS_PER_BEAT, 64), np.float16)
-    told = {"id": "", "corpus": "", "split": "train", "start": 0, "total": BEATS, "transposed": 0}
+    told = {"id": "", "corpus": "", "start": 0, "total": BEATS, "tonic": None}
     facts = {**told, "instruments": [1], "measured": measure(score, {}).to_json(), "captions": ["a scale"]}
     arrays = {"z": z, "phase": phase, "bar": bar, **beat_facts(score, score.by_category(), BEATS)}
     return stretch_of(arrays, facts)

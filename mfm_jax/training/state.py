@@ -12,6 +12,7 @@ from jaxtyping import Array, Int
 
 from mfm_jax.axes import Params
 from mfm_jax.layers.precision import Precision
+from mfm_jax.layers.remat import Remat
 from mfm_jax.sharding import abstract, put_parameters
 from mfm_jax.training.guards import Guard, GuardConfig, fresh_guard
 from mfm_jax.training.optim import OptimConfig, make_optimiser
@@ -57,6 +58,10 @@ class Recipe(Protocol):
     @property
     def precision(self) -> Precision:
         """Of products."""
+
+    @property
+    def remat(self) -> Remat:
+        """What the backward pass keeps of residual blocks."""
 
     @property
     def accumulate(self) -> int:

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from mfm_jax.axes import Params
 from mfm_jax.layers.precision import products_in, rounded
+from mfm_jax.layers.remat import blocks_keep
 from mfm_jax.mesh import by_example, replicated
 from mfm_jax.sharding import in_use, shardings
 from mfm_jax.training.accumulation import in_parts
@@ -52,7 +53,7 @@ def make_step(
     places = shardings(like, mesh)
 
     def total(moving: Params, still: Params, batch: Batch, rng: Array, step: Array) -> tuple[Array, Scalars]:
-        with products_in(recipe.precision):
+        with products_in(recipe.precision), blocks_keep(recipe.remat):
             params = in_use(rounded({**still, **_only(part, moving)}), mesh)
             losses, metrics = objective.losses(params, batch, rng, step)
         if losses.keys() != weights.keys():

@@ -45,6 +45,7 @@ class Stretch(NamedTuple):
     captions: tuple[str, ...]
     corpus: str
     id: str
+    tonic: int | None  # pitch class to which all of this data was transposed; None: any
 
 
 class Text(NamedTuple):
@@ -93,6 +94,7 @@ def stretch_of(arrays: Arrays, facts: Facts) -> Stretch:
         captions=tuple(facts["captions"]),
         corpus=facts["corpus"],
         id=facts["id"],
+        tonic=facts["tonic"],
     )
 
 

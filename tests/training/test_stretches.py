@@ -43,6 +43,7 @@ def record(split="train"):
         "start": 0,
         "total": n,
         "transposed": 0,
+        "tonic": None,
         "instruments": [1, 15],
     }
     return {"z": z, "phase": phase, "bar": bar, **beat_facts(piece, piece.by_category(), n)}, {

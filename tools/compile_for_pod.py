@@ -42,6 +42,7 @@ from mfm_jax.training.vae_run import VAERun
 from mfm_jax.training.volume import volume
 
 FSDP = 16  # devices that share out the parameters unless told otherwise, if a slice has as many
+QUICK = -1.0  # effort that compiles several times sooner; sharding, donation and arguments are the same
 SHARE = 4  # parts of a chip's memory, of which parameters and moments may take one
 
 
@@ -59,10 +60,20 @@ def main() -> int:
     parser.add_argument(
         "--inference", action="store_true", help="compile what the trained model does instead"
     )
+    parser.add_argument(
+        "--effort",
+        type=float,
+        default=QUICK,
+        help=f"of the compiler for speed, {QUICK:g} (quick, the default) to 0, as a run has it, or 1",
+    )
     parser.add_argument("--json", type=Path, help="write the figures")
     options = parser.parse_args()
     jax.config.update("jax_platforms", "cpu")  # what is plugged in here is not what is compiled for
     try:
+        if not -1 <= options.effort <= 1:
+            raise ValueError(
+                f"--effort {options.effort:g}: must be from -1 (quick) to 1; 0 is as a run has it"
+            )
         rows = compiled(options)
     except ValueError as error:
         print(f"compile_for_pod: {error}", file=sys.stderr)
@@ -98,7 +109,7 @@ def compiled(options: argparse.Namespace) -> list[dict[str, Any]]:
             found = [call_of(run, outline, mesh)] if options.inference else steps(outline, mesh)
             for step in found:
                 if options.inference or step.name.startswith(stage):
-                    rows.append(compile_step(step, outline, target, mesh))
+                    rows.append(compile_step(step, outline, target, mesh, options.effort))
     return rows
 
 
@@ -126,15 +137,22 @@ def call_of(run: Run, outline: Outline, mesh: Mesh) -> Ahead:
     return Ahead(call.name, lowered, (flops, flops), sum(leaf.size for leaf in leaves), *sizes, set())
 
 
-def compile_step(step: Ahead, outline: Outline, target: Target, mesh: Any) -> dict[str, Any]:
+def compile_step(step: Ahead, outline: Outline, target: Target, mesh: Any, effort: float) -> dict[str, Any]:
     """Compile one step and measure it.
+
+    Args:
+        step: traced.
+        outline: of its stage.
+        target: what it is compiled for.
+        mesh: of the target's devices.
+        effort: of the compiler, -1 to 1; 0 is its own.
 
     Raises:
         DoesNotFit: it needs more memory than there is.
     """
     begun, clock = time.process_time(), time.monotonic()
     try:
-        program = step.lowered.compile()
+        program = step.lowered.compile({"exec_time_optimization_effort": effort} if effort else None)
     except jax.errors.JaxRuntimeError as error:
         need = overflow(str(error))
         if need is None:
@@ -163,6 +181,7 @@ def compile_step(step: Ahead, outline: Outline, target: Target, mesh: Any) -> di
         **volume(outline.batch)._asdict(),
         "flops": {"model": step.flops[0], "executed": step.flops[1]},
         **found,
+        "effort": effort,
         **spent,
     }
 

@@ -13,6 +13,7 @@ KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective
 LARGE = 2**15  # numbers of a parameter whose gradient must be scattered
 SCATTERED = "all-reduce-scatter"  # a fusion on TPU: an all-reduce of which each device keeps a part
 # On TPU a collective may run behind several fusions, each of which names it: the first is where it starts.
+BETWEEN_SLICES = "_xla_megascale_transfer_type"  # of a TPU's message to its host, for other slices
 BEHIND, STARTS = "async_collective_fusion_config", "AsyncCollectiveStart"
 
 
@@ -71,6 +72,8 @@ def collectives(program: Program, per_slice: int) -> list[Collective]:
         for instruction in body:
             kind = instruction.op.removesuffix("-start")
             goes_on = BEHIND in instruction.text and not starts
+            if instruction.op == "send" and BETWEEN_SLICES in instruction.text:
+                found.append(_between_slices(rounds, instruction, per_slice))
             if kind in KINDS and not instruction.op.endswith("-done") and not goes_on:
                 kind = "reduce-scatter" if scattered and kind == "all-reduce" else kind
                 found.append(_described(kind, rounds, instruction, body, per_slice))
@@ -134,6 +137,17 @@ def _described(
         groups,
         crosses,
     )
+
+
+def _between_slices(rounds: float, instruction: Instruction, per_slice: int) -> Collective:
+    """Describe what hosts do for their slices: TPUs hand over their part, and are given the result."""
+    kind = re.search(BETWEEN_SLICES + r'="(\w+)"', instruction.text)
+    slices = re.search(r'_xla_megascale_target="\{([\d,]+)\}', instruction.text)
+    count = len(_numbers(slices[1])) if slices else 2
+    part = instruction.shapes[0]
+    groups = per_slice * np.arange(count)[None]
+    name = kind[1].lower().replace("_", "-") if kind else "send"
+    return Collective(name, rounds, part.bytes, (part.sides,), groups, True)
 
 
 def _groups(text: str) -> np.ndarray:

@@ -14,8 +14,10 @@ from mfm_jax.pods.chips import Chip, chip_named
 NODE = 8  # GPUs of a machine
 # Trying kernels out takes a GPU; without trials only cuBLAS has one for every product.
 GPU_FLAGS = "--xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false"
-# Only `libtpu` reads these: it must not look for a TPU's metadata server, and wants to hear of a host.
+# Only `libtpu` reads these: it must not look for a TPU's metadata server, and wants to hear of a host. As
+# nothing runs, several processes may compile at once.
 TPU_ENVIRONMENT = {
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_WORKER_ID": "0",

@@ -106,6 +106,27 @@ ENTRY %main (x: f32[4,8]) -> (f32[4,8], f32[16,8]) {
 )
 
 
+SEND = """
+HloModule m
+
+ENTRY %main (x: f32[4,8]) -> f32[4,8] {
+  %x = f32[4,8] parameter(0)
+  %t = token[] after-all()
+  %send.1 = (f32[4,8], u32[], token[]) send(%x, %t), is_host_transfer=true, MORE
+  ROOT %copy.1 = f32[4,8] copy(%x)
+}
+""".replace(
+    "MORE",
+    'frontend_attributes={_xla_megascale_target="{1,2}x{0:15}",_xla_megascale_transfer_type="ALL_REDUCE"}',
+)
+
+
+def test_what_hosts_send_for_their_slices_counts():
+    sums = by_kind(collectives(read(SEND), per_slice=16))
+    assert list(sums) == ["all-reduce (DCN)"]
+    assert sums["all-reduce (DCN)"].sent == 4 * 8 * 4  # two slices: all of it, once
+
+
 def test_a_gather_behind_other_work_counts_once():
     (only,) = collectives(read(BEHIND), per_slice=4)
     assert (only.kind, only.rounds, only.bytes) == ("all-gather", 1, 16 * 8 * 4)

@@ -26,18 +26,6 @@ def by_batch(x: Array) -> Array:
     return x if mesh.empty or mesh.size == 1 else jax.lax.with_sharding_constraint(x, EXAMPLES)
 
 
-def by_row(weight: Array) -> Array:
-    """Say that devices of 'fsdp' hold rows of a weight [R, C], if they divide: so they keep their gradient.
-
-    For weights that something is done to before a product. Without this their gradients are summed whole and
-    cut only after what was done is undone.
-    """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1 or weight.shape[0] % mesh.shape[FSDP]:
-        return weight
-    return jax.lax.with_sharding_constraint(weight, PartitionSpec(FSDP))
-
-
 def apart(
     function: Callable[..., Any], *arguments: Any, specs: tuple[PartitionSpec, ...], out: PartitionSpec
 ) -> Any:

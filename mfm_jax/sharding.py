@@ -46,7 +46,8 @@ PARAMETERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"embed/embedding", ("hidden", "embed")),
     (r"density/head", ("channels", "embed", "taps")),
     (r"density/bias", ("channels", "taps")),
-    (r"(kernel|carry|direction)", ("embed", "channels")),
+    (r"density/carry", ("channels", "embed")),  # few rows: shares of them would not fill a TPU's tiles of 8
+    (r"(kernel|direction)", ("embed", "channels")),
 )
 SMALLEST = 256  # numbers: a smaller parameter is held whole, it is not worth a message
 

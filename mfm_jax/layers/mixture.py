@@ -15,7 +15,6 @@ from jaxtyping import Array, Float, Key
 
 from mfm_jax.config import config
 from mfm_jax.layers.precision import narrow
-from mfm_jax.placement import by_row
 
 LOG_TWO_PI = 1.8378770664093453
 PROPOSALS = 12  # draws from each of the two densities, among which guidance chooses
@@ -178,7 +177,7 @@ class GroupedMixture(nn.Module):
         group_of_row = jnp.arange(c.width) // c.group
         group_of_column = jnp.arange(self.groups * c.hidden) // c.hidden
         before = group_of_row[:, None] < group_of_column[None, :]
-        carried = (narrow(x) @ narrow(by_row(self.carry * before))).astype(x.dtype)
+        carried = (narrow(x) @ narrow(self.carry * before)).astype(x.dtype)
         inner = nn.gelu(self.trunk(hidden) + carried)
         inner = inner.reshape(*hidden.shape[:-1], self.groups, c.hidden)
         out = jnp.einsum("...gh,gho->...go", narrow(inner), narrow(self.head)).astype(inner.dtype)

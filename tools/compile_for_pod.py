@@ -150,6 +150,7 @@ def compile_step(step: Ahead, outline: Outline, target: Target, mesh: Any, effor
     Raises:
         DoesNotFit: it needs more memory than there is.
     """
+    print(f"{step.name}: compiling for {target.name} ..", file=sys.stderr, flush=True)
     begun, clock = time.process_time(), time.monotonic()
     try:
         program = step.lowered.compile({"exec_time_optimization_effort": effort} if effort else None)

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Key
 
 from mfm_jax.config import config
 from mfm_jax.layers.precision import narrow
+from mfm_jax.layers.product import dense, product
 
 LOG_TWO_PI = 1.8378770664093453
 PROPOSALS = 12  # draws from each of the two densities, among which guidance chooses
@@ -152,7 +153,7 @@ class GroupedMixture(nn.Module):
             raise ValueError(f"mixture width {c.width} must be a multiple of its group {c.group}")
         self.groups = c.width // c.group
         self.outputs = c.components * (1 + 2 * c.group)
-        self.trunk = nn.Dense(self.groups * c.hidden, name="trunk")
+        self.trunk = nn.Dense(self.groups * c.hidden, name="trunk", dot_general=dense)
         self.carry = self.param(
             "carry", nn.initializers.normal(c.width**-0.5), (c.width, self.groups * c.hidden)
         )
@@ -177,7 +178,7 @@ class GroupedMixture(nn.Module):
         group_of_row = jnp.arange(c.width) // c.group
         group_of_column = jnp.arange(self.groups * c.hidden) // c.hidden
         before = group_of_row[:, None] < group_of_column[None, :]
-        carried = (narrow(x) @ narrow(self.carry * before)).astype(x.dtype)
+        carried = product(narrow(x), narrow(self.carry * before)).astype(x.dtype)
         inner = nn.gelu(self.trunk(hidden) + carried)
         inner = inner.reshape(*hidden.shape[:-1], self.groups, c.hidden)
         out = jnp.einsum("...gh,gho->...go", narrow(inner), narrow(self.head)).astype(inner.dtype)

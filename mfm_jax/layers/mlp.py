@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
+
+from mfm_jax.layers.product import product
 
 Activation: TypeAlias = Callable[[Array], Array]
 
@@ -21,8 +22,8 @@ def gated(
 ) -> Float[Array, "*N D2"]:
     """Compute `(activation(x @ up[:, 0]) * (x @ up[:, 1])) @ down`, both halves of `up` in one product."""
     # Not reshaped to [D, 2 M]: the hidden channels may be shared out over devices.
-    hidden = jnp.einsum("...d,dcm->...cm", x, up.astype(x.dtype))
-    return (activation(hidden[..., 0, :]) * hidden[..., 1, :]) @ down.astype(x.dtype)
+    hidden = product(x, up.astype(x.dtype))
+    return product(activation(hidden[..., 0, :]) * hidden[..., 1, :], down.astype(x.dtype))
 
 
 class SwiGLU(nn.Module):

@@ -19,6 +19,7 @@ from mfm_jax.layers import mlstm, slstm
 from mfm_jax.layers.mlp import SwiGLU, round_up
 from mfm_jax.layers.norm import HeadNorm, RMSNorm
 from mfm_jax.layers.precision import narrow
+from mfm_jax.layers.product import product
 from mfm_jax.layers.remat import Remat
 from mfm_jax.layers.stacking import apply_blocks, check_positions, repeat_state
 from mfm_jax.placement import EXAMPLES, HEADS, apart, by_batch
@@ -178,13 +179,13 @@ class MLSTMLayer(nn.Module):
         out_kernel = self.param("out_kernel", wang_init(c.width, c.layers), (c.width, c.width))
 
         batch, length, _ = x.shape
-        mixed = (x @ kernel.reshape(c.width, -1).astype(x.dtype)).reshape(batch, length, c.heads, -1)
-        gates = (x @ gate_kernel.reshape(c.width, -1).astype(x.dtype)).reshape(batch, length, 2, c.heads)
+        mixed = product(x, kernel.reshape(c.width, -1).astype(x.dtype)).reshape(batch, length, c.heads, -1)
+        gates = product(x, gate_kernel.astype(x.dtype))  # [B, T, 2, H]
         gates = soft_cap(gates.astype(gate_bias.dtype) + gate_bias[None, None], c.gate_cap)
         q, k, v, o = jnp.split(mixed, (key, 2 * key, 2 * key + value), axis=-1)
         h, state = advance_mlstm(q, k, v, gates, state, reset, c.chunk)
         h = jax.nn.sigmoid(o) * HeadNorm(name="norm")(h)
-        return h.reshape(batch, length, c.width) @ out_kernel.astype(x.dtype), state
+        return product(h.reshape(batch, length, c.width), out_kernel.astype(x.dtype)), state
 
 
 class SLSTMLayer(nn.Module):

@@ -51,12 +51,15 @@ def losses(devices, meshes, stages, steps, processes=1):
 
 
 def assert_same(found, wanted, weighed=("loss",)):
-    """Compare the loss of every step; 1e-5 of its size."""
+    """Compare the loss of every step; 1e-5 of its size. Gives the largest relative difference."""
     assert len(found) == len(wanted)
+    worst = 0.0
     for number, (one, other) in enumerate(zip(found, wanted)):
         assert one.keys() == other.keys()
         for name in weighed:
             assert one[name] == pytest.approx(other[name], rel=1e-5), (number, name)
+            worst = max(worst, abs(one[name] - other[name]) / max(abs(other[name]), 1e-30))
+    return worst
 
 
 def test_a_mesh_of_three_axes_gives_the_losses_of_one_device():
@@ -70,5 +73,6 @@ def test_a_mesh_of_three_axes_gives_the_losses_of_one_device():
 def test_every_arrangement_gives_the_losses_of_one_device(stage):
     alone = losses(1, [[1, 1, 1]], [stage], 20)[stage, (1, 1, 1)]
     for mesh, found in losses(8, MESHES, [stage], 20).items():
-        assert_same(found, alone), mesh
-    assert_same(losses(4, [[1, 4, 2]], [stage], 20, processes=2)[stage, (1, 4, 2)], alone)
+        print(f"{stage} {mesh}: {assert_same(found, alone):.1e}")
+    found = losses(4, [[1, 4, 2]], [stage], 20, processes=2)[stage, (1, 4, 2)]
+    print(f"{stage}, two processes: {assert_same(found, alone):.1e}")

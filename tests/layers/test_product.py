@@ -1,0 +1,33 @@
+"""Products with weights: JAX's own values and gradients, whatever the axes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mfm_jax.layers.product import dense, product
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize(
+    ("x", "w"), [((5, 3), (3, 4)), ((2, 5, 3), (3, 2, 4)), ((3,), (3, 4)), ((2, 2, 2, 3), (3, 1))]
+)
+def test_values_and_gradients_are_those_of_tensordot(x, w):
+    x, w = (jnp.asarray(RNG.standard_normal(shape), jnp.float32) for shape in (x, w))
+    wanted = jnp.tensordot(x, w, 1)
+    slope = jnp.asarray(RNG.standard_normal(wanted.shape), jnp.float32)
+    found, pull = jax.vjp(product, x, w)
+    _, pull_plain = jax.vjp(lambda x, w: jnp.tensordot(x, w, 1), x, w)
+    assert jnp.allclose(found, wanted, rtol=1e-6)
+    assert jnp.allclose(dense(x, w, None), wanted, rtol=1e-6)
+    for one, other in zip(pull(slope), pull_plain(slope), strict=True):
+        assert one.shape == other.shape
+        assert jnp.allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_bfloat16_stays():
+    x, w = jnp.ones((2, 3), jnp.bfloat16), jnp.ones((3, 4), jnp.bfloat16)
+    made, pull = jax.vjp(product, x, w)
+    assert made.dtype == jnp.bfloat16
+    assert [slope.dtype for slope in pull(made)] == [jnp.bfloat16, jnp.bfloat16]

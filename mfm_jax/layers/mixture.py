@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Key
 
 from mfm_jax.config import config
 from mfm_jax.layers.precision import narrow
-from mfm_jax.layers.product import dense, product
+from mfm_jax.layers.product import dense, grouped, product
 
 LOG_TWO_PI = 1.8378770664093453
 PROPOSALS = 12  # draws from each of the two densities, among which guidance chooses
@@ -180,13 +180,16 @@ class GroupedMixture(nn.Module):
         before = group_of_row[:, None] < group_of_column[None, :]
         carried = product(narrow(x), narrow(self.carry * before)).astype(x.dtype)
         inner = nn.gelu(self.trunk(hidden) + carried)
-        inner = inner.reshape(*hidden.shape[:-1], self.groups, c.hidden)
-        out = jnp.einsum("...gh,gho->...go", narrow(inner), narrow(self.head)).astype(inner.dtype)
-        out = out + jnp.broadcast_to(self.bias, out.shape)
+        # Groups first: each has weights of its own, and no product or density mixes them.
+        inner = self._by_group(inner, c.hidden)
+        out = grouped(narrow(inner), narrow(self.head)).astype(inner.dtype)
+        out = out + jnp.expand_dims(self.bias, range(1, out.ndim - 1))
         logits, mean, scale = split_outputs(out, c.components)
-        target = x if base is None else x - base
-        target = target.reshape(*x.shape[:-1], self.groups, c.group)
-        return mixture_log_prob(target, logits, mean, jnp.sqrt(scale**2 + c.noise**2)).sum(-1)
+        target = self._by_group(x if base is None else x - base, c.group)
+        return mixture_log_prob(target, logits, mean, jnp.sqrt(scale**2 + c.noise**2)).sum(0)
+
+    def _by_group(self, a: Float[Array, "*B GN"], size: int) -> Float[Array, "G *B N"]:
+        return jnp.moveaxis(a.reshape(*a.shape[:-1], self.groups, size), -2, 0)
 
     def sample(
         self,

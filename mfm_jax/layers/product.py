@@ -32,6 +32,25 @@ def _backward(kept: tuple[Array, Array], slope: Array) -> tuple[Array, Array]:
 product.defvjp(_forward, _backward)
 
 
+@jax.custom_vjp
+def grouped(x: Float[Array, "G *N D"], w: Float[Array, "G D E"]) -> Float[Array, "G *N E"]:
+    """Multiply each group with weights of its own: [G, ..., D] with [G, D, E] -> [G, ..., E]."""
+    return jnp.einsum("g...d,gde->g...e", x, w)
+
+
+def _grouped_forward(x: Array, w: Array) -> tuple[Array, tuple[Array, Array]]:
+    return grouped(x, w), (x, w)
+
+
+def _grouped_backward(kept: tuple[Array, Array], slope: Array) -> tuple[Array, Array]:
+    x, w = kept
+    flat = (a.reshape(len(w), -1, a.shape[-1]) for a in (x, slope))
+    return jnp.einsum("g...e,gde->g...d", slope, w), jnp.einsum("gnd,gne->gde", *flat)
+
+
+grouped.defvjp(_grouped_forward, _grouped_backward)
+
+
 def dense(x: Array, w: Array, dimensions: Any, precision: Any = None) -> Array:
     """`product` in the form that `flax.linen.Dense` asks for as its `dot_general`."""
     del dimensions, precision  # the last axis of x with the first of w; the default

@@ -11,8 +11,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
+from mfm_jax.layers.platform import platform
 from mfm_jax.layers.remat import Remat, policy
 
+UNROLLED = 4  # layers: longer runs are one loop on CPU too, which compiles sooner
 S = TypeVar("S", bound=tuple[Any, ...])
 
 
@@ -128,4 +130,6 @@ def _scanned(block: type[nn.Module], remat: Remat, length: int, extras: int) -> 
         in_axes=(0, nn.broadcast, *[0] * extras),
         out_axes=0,
         length=length,
+        # On CPU, cutting layers out of stacked arrays and pasting them in costs more than it saves.
+        unroll=length if platform() == "cpu" and length <= UNROLLED else 1,
     )

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mfm_jax.layers.product import dense, product
+from mfm_jax.layers.product import dense, grouped, product
 
 RNG = np.random.default_rng(0)
 
@@ -23,6 +23,16 @@ def test_values_and_gradients_are_those_of_tensordot(x, w):
     assert jnp.allclose(dense(x, w, None), wanted, rtol=1e-6)
     for one, other in zip(pull(slope), pull_plain(slope), strict=True):
         assert one.shape == other.shape
+        assert jnp.allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_groups_have_weights_of_their_own():
+    x, w = (jnp.asarray(RNG.standard_normal(shape), jnp.float32) for shape in ((3, 2, 5, 4), (3, 4, 6)))
+    slope = jnp.asarray(RNG.standard_normal((3, 2, 5, 6)), jnp.float32)
+    found, pull = jax.vjp(grouped, x, w)
+    wanted, pull_plain = jax.vjp(lambda x, w: jnp.einsum("gabd,gde->gabe", x, w), x, w)
+    assert jnp.allclose(found, wanted, rtol=1e-5, atol=1e-6)
+    for one, other in zip(pull(slope), pull_plain(slope), strict=True):
         assert jnp.allclose(one, other, rtol=1e-5, atol=1e-6)
 
 

@@ -20,10 +20,10 @@ def round_up(width: float, multiple: int = 64) -> int:
 def gated(
     x: Float[Array, "*N D"], up: Float[Array, "D 2 M"], down: Float[Array, "M D2"], activation: Activation
 ) -> Float[Array, "*N D2"]:
-    """Compute `(activation(x @ up[:, 0]) * (x @ up[:, 1])) @ down`, both halves of `up` in one product."""
-    # Not reshaped to [D, 2 M]: the hidden channels may be shared out over devices.
-    hidden = product(x, up.astype(x.dtype))
-    return product(activation(hidden[..., 0, :]) * hidden[..., 1, :], down.astype(x.dtype))
+    """Compute `(activation(x @ up[:, 0]) * (x @ up[:, 1])) @ down`."""
+    # Two products, not one for both halves: their gradients then need not be pasted together.
+    gate, value = (product(x, up[:, half].astype(x.dtype)) for half in (0, 1))
+    return product(activation(gate) * value, down.astype(x.dtype))
 
 
 class SwiGLU(nn.Module):

@@ -34,6 +34,7 @@ def refusal(tool, monkeypatch, capsys, *arguments):
         (("--target", "v5e-8"), "write CHIP:SHAPE"),
         (("--target", "v5e:2x2", "--stage", "judge"), "none of that name"),
         (("--target", "v5e:2x2", "--mesh", "fsdp=3"), "product must be the 4 devices"),
+        (("--target", "v5e:2x2", "--effort", "2"), "must be from -1"),
         (("--target", "v5e:2x2", "--stage", "prior", "--batch", "6"), "do not divide among 4 devices"),
     ],
 )
@@ -65,7 +66,8 @@ def test_a_missing_compiler_is_named(tool, monkeypatch, capsys):
 def test_the_beat_coder_compiles_for_four_tpus(tmp_path):
     out = tmp_path / "out.json"
     command = [sys.executable, str(TOOL), TINY, "--target", "v5e:2x2", "--stage", "coder", "--json", str(out)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path, "XLA_FLAGS": ""}
     subprocess.run(command, check=True, env=environment, timeout=600)
     (row,) = json.loads(out.read_text())
     assert row["arguments_ratio"] <= 1.12

@@ -1,7 +1,7 @@
 """Compile a run's training steps for accelerators that are not here, and say what they will cost there.
 
     python tools/compile_for_pod.py configs/generator/paper.yaml --target v5e:16x16 [--json FILE]
-    python tools/compile_for_pod.py configs/codec/paper.yaml --stage joint --target 2xv5e:4x4 --mesh fsdp=16
+    python tools/compile_for_pod.py configs/codec/paper.yaml --stage joint --target 2xv5e:4x4 --mesh fsdp=8
     python tools/compile_for_pod.py configs/generator/paper.yaml --target h100:8 --inference
 
 Targets: v5e:2x4 v5e:16x16 v5p:4x4x4 v5p:8x8x16 v6e:16x16 2xv5e:4x4 (two slices) h100:8, and others of these

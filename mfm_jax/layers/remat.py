@@ -13,6 +13,8 @@ import jax
 from flax import linen as nn
 from jaxtyping import Array
 
+from mfm_jax.layers.product import KEPT
+
 # Everything; a block's inputs; its inputs and its products with weights.
 Remat: TypeAlias = Literal["none", "layer", "dots"]
 _wanted: ContextVar[Remat] = ContextVar("remat", default="none")
@@ -20,8 +22,13 @@ _wanted: ContextVar[Remat] = ContextVar("remat", default="none")
 
 def policy(remat: Remat) -> Callable[..., bool] | None:
     """Say which values are kept, for `jax.checkpoint`."""
+    if remat != "dots":
+        return None
     # Products with weights have no batch axis, those inside of recurrent cells have.
-    return jax.checkpoint_policies.dots_with_no_batch_dims_saveable if remat == "dots" else None
+    known = jax.checkpoint_policies
+    return known.save_from_both_policies(
+        known.dots_with_no_batch_dims_saveable, known.save_only_these_names(KEPT)
+    )
 
 
 @contextlib.contextmanager

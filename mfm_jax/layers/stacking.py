@@ -130,6 +130,7 @@ def _scanned(block: type[nn.Module], remat: Remat, length: int, extras: int) -> 
         in_axes=(0, nn.broadcast, *[0] * extras),
         out_axes=0,
         length=length,
-        # On CPU, cutting layers out of stacked arrays and pasting them in costs more than it saves.
-        unroll=length if platform() == "cpu" and length <= UNROLLED else 1,
+        # On CPU, cutting layers out of stacked arrays and pasting them in costs more than it saves. What is
+        # computed again stays a loop: XLA would find that it was computed before.
+        unroll=length if platform() == "cpu" and length <= UNROLLED and remat == "none" else 1,
     )

@@ -12,8 +12,8 @@ from mfm_jax.pods.hlo import Instruction, Program
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 LARGE = 2**15  # numbers of a parameter whose gradient must be scattered
 SCATTERED = "all-reduce-scatter"  # a fusion on TPU: an all-reduce of which each device keeps a part
-# On TPU a collective may run behind several fusions, each of which names it: the first is where it starts.
 BETWEEN_SLICES = "_xla_megascale_transfer_type"  # of a TPU's message to its host, for other slices
+# On TPU a collective may run behind several fusions, each of which names it: the first is where it starts.
 BEHIND, STARTS = "async_collective_fusion_config", "AsyncCollectiveStart"
 
 

@@ -117,11 +117,16 @@ def load_stretches(folder: str | Path, split: str) -> list[Stretch]:
     """Read the records of a split.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there are none, or they do not say on which tonic they are.
     """
-    found = [
-        stretch_of(arrays, facts) for arrays, facts in read(shards(folder, "z")) if facts["split"] == split
-    ]
+    records = ((arrays, facts) for arrays, facts in read(shards(folder, "z")) if facts["split"] == split)
+    found = []
+    for arrays, facts in records:
+        if "tonic" not in facts:
+            raise ValueError(
+                f"{folder}: {facts['id']} does not say its tonic; encode again, into a new folder"
+            )
+        found.append(stretch_of(arrays, facts))
     if not found:
         raise ValueError(f"{folder}: no z record of split '{split}'; run `train/generator.py encode` first")
     return found

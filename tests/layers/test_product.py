@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mfm_jax.flops import count
 from mfm_jax.layers.product import dense, grouped, product
+from mfm_jax.layers.xlstm import XLSTMConfig, XLSTMStack
 
 RNG = np.random.default_rng(0)
 
@@ -34,6 +36,19 @@ def test_groups_have_weights_of_their_own():
     assert jnp.allclose(found, wanted, rtol=1e-5, atol=1e-6)
     for one, other in zip(pull(slope), pull_plain(slope), strict=True):
         assert jnp.allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_a_stack_keeps_products_when_told_to():
+    """Kept products are not computed again, and what is kept is less than everything."""
+    x = jnp.ones((2, 16, 8))
+
+    def work(remat):
+        stack = XLSTMStack(XLSTMConfig(layers=6, width=8, heads=1, chunk=8, remat=remat))
+        params = jax.eval_shape(stack.init, jax.random.key(0), x)
+        return count(jax.grad(lambda params: stack.apply(params, x)[0].sum()), params).total
+
+    everything, products, inputs = (work(remat) for remat in ("none", "dots", "layer"))
+    assert everything < products < (everything + inputs) / 2
 
 
 def test_bfloat16_stays():

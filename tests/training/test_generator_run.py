@@ -2,8 +2,17 @@ import pytest
 
 from mfm_jax.records import pack, write_shard
 from mfm_jax.training.generator_run import DataConfig, GeneratorRun, train
+from mfm_jax.training.stretches import load_stretches
 from tests.stages import GENERATOR
 from tests.training.test_stretches import record
+
+
+def test_z_that_does_not_tell_its_tonic_is_refused(tmp_path):
+    arrays, facts = record()
+    del facts["tonic"]
+    write_shard(tmp_path / "z-00000-of-00001.array_record", [pack(arrays, facts)])
+    with pytest.raises(ValueError, match="a does not say its tonic; encode it again"):
+        load_stretches(tmp_path, "train")
 
 
 def test_z_of_another_tonic_than_the_models_is_refused(tmp_path):

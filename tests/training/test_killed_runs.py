@@ -139,7 +139,9 @@ def test_two_processes_stop_together_and_one_goes_on(start, tmp_path):
         port = free.getsockname()[1]
     pair = [start("vae", moved, 2, 2, process, port, mesh={"fsdp": 2}, **settings) for process in (0, 1)]
     try:
-        assert kill_after(pair[1], moved, 3, signal.SIGTERM) < 120
+        took = kill_after(pair[1], moved, 3, signal.SIGTERM)
+        print(f"two processes: {took:.1f} s from SIGTERM to the end")
+        assert took < 20
         codes = [child.wait(SLOWEST) for child in pair]
     finally:
         for child in pair:
@@ -163,7 +165,9 @@ def test_a_run_goes_on_with_other_devices(start, tmp_path):
     settings = {"steps": 12, "checkpoint_every": 100}
     for devices, mesh, until in ((8, {"fsdp": 2, "tensor": 2}, 3), (4, {"fsdp": 4}, 6)):
         child = start("vae", moved, devices=devices, mesh=mesh, **settings)
-        assert kill_after(child, moved, until, signal.SIGTERM) < 60
+        took = kill_after(child, moved, until, signal.SIGTERM)
+        print(f"{devices} devices: {took:.1f} s from SIGTERM to the end")
+        assert took < 20
         assert child.returncode == 128 + signal.SIGTERM
     finish(start("vae", moved, devices=1, **settings))
     finish(start("vae", alone, devices=1, **settings))

@@ -124,7 +124,7 @@ def load_stretches(folder: str | Path, split: str) -> list[Stretch]:
     for arrays, facts in records:
         if "tonic" not in facts:
             raise ValueError(
-                f"{folder}: {facts['id']} does not say its tonic; encode again, into a new folder"
+                f"{folder}: {facts['id']} does not say its tonic; encode it again, into a new folder"
             )
         found.append(stretch_of(arrays, facts))
     if not found:
